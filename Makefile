@@ -1,0 +1,70 @@
+# bert-ner: `make repro` and `make test` do all the set-up themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DVC_NO_ANALYTICS := 1
+READY := $(VENV)/ready
+TRITON := .venv-triton/made-from
+
+.PHONY: help setup repro test check lab demo lock clean
+
+help: ## show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(READY): settings.ini setup.py pyproject.toml constraints.txt
+	@echo "setup: making the environment $(VENV) (about 3 GB, two to three minutes)"
+	@command -v $(PYTHON) >/dev/null || { echo "setup: Python 3.11 is needed: install it, or pass PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@pip install --quiet --editable '.[dev,track]'
+	@touch $@
+
+$(TRITON): triton-constraints.txt | $(READY)
+	@echo "setup: making the Triton server's environment .venv-triton"
+	@python -c 'from bert_ner.triton import server_env; server_env()'
+
+setup: $(READY) $(TRITON) ## make the two environments
+
+repro: setup ## run the whole pipeline: corpus, baseline, BERT, ONNX, Triton, demo
+	@echo "repro: running the pipeline (dvc repro)"
+	@dvc repro
+	@echo "repro: done; the figures:"
+	@dvc metrics show --precision 4 || true
+	@echo "repro: executed notebooks are in reports/; next: make demo"
+
+test: setup chromium ## run the notebooks' tests, then tests/
+	@echo "test: the notebooks, then tests/"
+	@nbdev_test --n_workers 2
+	@pytest
+
+check: setup ## notebooks clean and in sync with bert_ner/, no half-done files
+	@echo "check: notebooks clean, bert_ner/ in sync"
+	@python tests/check_sync.py
+
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || { echo "test: installing Debian's chromium for the browser tests"; \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	  else echo "test: chromium is missing: install it (Debian: sudo apt-get install chromium) and run make test again" >&2; exit 1; fi; }
+
+lab: setup ## open the notebooks in JupyterLab
+	@echo "lab: JupyterLab on nbs/"
+	@jupyter lab nbs
+
+demo: setup ## show the highlighting page on localhost
+	@echo "demo: the page on localhost"
+	@bert-ner demo-local
+
+lock: $(READY) ## write constraints.txt from the environment as it is
+	@echo "lock: writing constraints.txt"
+	@pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+cpu$$//' > constraints.txt
+
+clean: ## remove the environments and what the stages made
+	@echo "clean: removing environments, models, reports, stored corpora"
+	@rm -rf .venv .venv-triton models reports data/*/arrow data/*/sample.csv model_repository/*/[0-9]* bert_ner.egg-info

@@ -1,0 +1,47 @@
+"What several tests share: a tagger in miniature, real in everything but its knowledge."
+import os
+import shutil
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper, save as save_onnx
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from bert_ner.core import TAGS
+from bert_ner.pieces import save_tagger
+
+VOCAB = {w: i for i, w in enumerate("[PAD] [UNK] [CLS] [SEP] new york paris monday bush mr . in on met".split())}
+KNOWN = dict(paris="B-geo", new="B-geo", york="I-geo", monday="B-tim", mr="B-per", bush="I-per")
+
+
+@pytest.fixture(scope="session")
+def mini_tagger_folder(tmp_path_factory):
+    """A tagger's folder (both ONNX files, tokenizer.json, tagger.json) that knows `Paris`, `New York`, `Monday` and `Mr. Bush`.
+
+    The graph looks up one row of logits a piece; the second file is the first under another name. Read it, do not write to it.
+    """
+    table = np.full((len(VOCAB), len(TAGS)), -4., dtype=np.float32)
+    table[:, 0] = 0
+    for word, tag in KNOWN.items(): table[VOCAB[word], TAGS.index(tag)] = 4
+    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["batch", "length"]) for n in ("input_ids", "attention_mask", "token_type_ids")]
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "length", len(TAGS)])
+    graph = helper.make_graph([helper.make_node("Gather", ["table", "input_ids"], ["logits"])], "mini", inputs, [output], [numpy_helper.from_array(table, "table")])
+    tokenizer = Tokenizer(models.WordPiece(VOCAB, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    folder = save_tagger(tmp_path_factory.mktemp("tagger")/"mini", tokenizer, TAGS, case_channel=True, max_length=64)
+    save_onnx(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)]), folder/"model.onnx")
+    shutil.copy(folder/"model.onnx", folder/"model.int8.onnx")
+    return folder
+
+
+def pytest_collection_modifyitems(config, items):
+    "The tests on the real corpus run where `BERT_NER_GMB` names it; elsewhere they are deselected, and the header says so."
+    if os.environ.get("BERT_NER_GMB"): return
+    gone = [i for i in items if i.get_closest_marker("gmb")]
+    items[:] = [i for i in items if i not in gone]
+    config.hook.pytest_deselected(items=gone)
+
+
+def pytest_report_header(config):
+    corpus = os.environ.get("BERT_NER_GMB")
+    return f"real corpus: {'its tests run on ' + corpus if corpus else 'its tests do not run (BERT_NER_GMB is not set)'}"

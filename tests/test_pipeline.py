@@ -1,0 +1,72 @@
+"What `make repro` leaves behind (run with `pytest -m pipeline`): figures, gates, reports, and a model that finds entities."
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from bert_ner.core import ROOT, TYPES, params
+from bert_ner.infer import Tagger, check_parity
+
+pytestmark = pytest.mark.pipeline
+STAGES = yaml.safe_load((ROOT/"dvc.yaml").read_text())["stages"]
+
+
+@pytest.fixture(scope="module")
+def name(): return params("data")["name"]
+
+
+def metrics(name, stage): return json.loads((ROOT/"metrics"/name/f"{stage}.json").read_text())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_left_its_outputs_and_a_report(name, stage):
+    outs = [o if isinstance(o, str) else next(iter(o)) for key in ("outs", "metrics", "plots") for o in STAGES[stage].get(key, [])]
+    missing = [o for o in outs if not (ROOT/o.replace("${data.name}", name)).exists()]
+    assert len(outs) >= 2 and missing == []
+
+
+def test_reports_were_executed_without_error_or_warning(name):
+    notebooks = sorted((ROOT/"reports"/name).glob("*.ipynb"))
+    assert len(notebooks) == len(STAGES)
+    for notebook in notebooks:
+        cells = [c for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"]
+        assert all(c["execution_count"] for c in cells if "".join(c["source"]).strip())
+        said = "".join("".join(o.get("text", "")) for c in cells for o in c["outputs"] if o.get("name") == "stderr")
+        assert "Warning" not in said, f"{notebook.name}: {said}"
+
+
+def test_bert_beats_the_baseline_and_both_learned(name):
+    baseline, bert = metrics(name, "baseline"), metrics(name, "bert")
+    for m in (baseline, bert):
+        assert m["test"]["mode"] == "strict" and set(m["test"]["types"]) == set(TYPES) and m["parameters"]["seed"] == 42
+        low, high = m["test"]["micro_f1_interval_95"]
+        assert low <= m["test"]["micro"]["f1"] <= high
+    assert bert["test"]["micro"]["f1"] > baseline["test"]["micro"]["f1"] > .5
+
+
+def test_gates_were_passed(name):
+    for gate in (metrics(name, "export")["onnx"]["gate"], metrics(name, "export")["onnx_int8"]["gate"]): assert gate["value"] >= gate["least"]
+    triton = metrics(name, "triton")
+    assert triton["sentences"] > 0 and triton["equal"] == triton["sentences"]
+
+
+def test_published_files_are_no_pickles(name):
+    files = [p for p in (ROOT/"models"/name).rglob("*") if p.is_file()]
+    assert files and {p.suffix for p in files} <= {".safetensors", ".onnx", ".json"}
+    assert not list((ROOT/"models"/name).rglob("*.data"))
+
+
+def test_int8_and_fp32_agree_through_the_public_door(name):
+    words = [s.split() for s in ("The minister met officials in Paris on Monday .", "Nothing happened .")]
+    report = check_parity(Tagger.load(), Tagger.load(engine="onnx-int8"), words)
+    assert report["sentences"] == 2 and report["max_prob_gap"] < .2
+
+
+def test_the_shell_finds_entities(name):
+    text = "Officials in Paris said on Monday that the French president will visit Japan ."
+    out = subprocess.run([sys.executable, "-m", "bert_ner.cli", "infer", text, "--json"], capture_output=True, text=True)
+    entities = json.loads(out.stdout)
+    assert out.stderr == "" and len(entities) >= 2
+    assert all(text[e["start"]:e["end"]] == e["text"] for e in entities)

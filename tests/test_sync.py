@@ -1,0 +1,76 @@
+"The notebooks are clean, and `bert_ner/` is what they export to, byte for byte, no file more or less."
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bert_ner.core import ROOT
+
+STAGES = yaml.safe_load((ROOT/"dvc.yaml").read_text())["stages"] | yaml.safe_load((ROOT/"gpu"/"dvc.yaml").read_text())["stages"]
+NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
+
+
+def tree(top: Path, folder: str) -> dict[str, bytes]:
+    keep = {".py", ".ipynb"}
+    return {p.relative_to(top).as_posix(): p.read_bytes() for p in sorted((top/folder).rglob("*")) if p.suffix in keep and ".ipynb_checkpoints" not in p.parts}
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    "A copy of the project in which every generated module was removed, the notebooks cleaned and exported again."
+    copy = tmp_path_factory.mktemp("again")
+    for name in ("settings.ini", "pyproject.toml", "setup.py", "params.yaml", "dvc.yaml"): shutil.copy(ROOT/name, copy/name)
+    shutil.copytree(ROOT/"nbs", copy/"nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(ROOT/"bert_ner", copy/"bert_ner", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    (copy/"bert_ner"/"__init__.py").write_bytes((ROOT/"bert_ner"/"__init__.py").read_bytes())
+    for command in ("nbdev_clean", "nbdev_export"): subprocess.run([command], cwd=copy, check=True, capture_output=True, text=True)
+    return copy
+
+
+def test_notebooks_are_clean(again):
+    before, after = tree(ROOT, "nbs"), tree(again, "nbs")
+    assert len(before) >= 12
+    assert [n for n in before if before[n] != after[n]] == []
+
+
+def test_library_is_what_the_notebooks_export(again):
+    before, after = tree(ROOT, "bert_ner"), tree(again, "bert_ner")
+    assert len(before) >= 12
+    assert sorted(before) == sorted(after)
+    assert [n for n in before if before[n] != after[n]] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_notebook_has_its_parameters_cell(stage):
+    "Without the tag papermill only warns, and runs the defaults."
+    notebook, = [p for p in NOTEBOOKS if p.stem.partition("_")[2] == stage]
+    tagged = [c for c in json.loads(notebook.read_text())["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_opens_with_a_title_and_a_promise(notebook):
+    first = "".join(json.loads(notebook.read_text())["cells"][0]["source"])
+    assert first.startswith("# ") and "\n> " in first
+
+
+def test_params_are_what_conf_composes():
+    "`params.yaml` is the default of `conf/`, so plain `dvc repro` and `dvc exp run` start from the same place."
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+    with initialize_config_dir(str(ROOT/"conf"), version_base=None): composed = OmegaConf.to_container(compose("config"))
+    assert yaml.safe_load((ROOT/"params.yaml").read_text()) == composed
+
+
+def test_every_parameter_of_a_stage_is_known_to_its_notebook():
+    import papermill as pm
+    from bert_ner.cli import stage_parameters
+    values, checked = yaml.safe_load((ROOT/"params.yaml").read_text()), 0
+    for stage in STAGES:
+        notebook, = [p for p in NOTEBOOKS if p.stem.partition("_")[2] == stage]
+        assert stage_parameters(set(pm.inspect_notebook(str(notebook))), stage, values)["seed"] == 42
+        checked += 1
+    assert checked >= 7
