@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['app', 'Sets', 'Text', 'File', 'Json', 'Model', 'stage_parameters', 'run_notebook', 'run_stage', 'dvc_command',
            'dvc_run', 'stage', 'train', 'to_onnx', 'to_tensorrt', 'read_texts', 'show_entities', 'infer',
-           'infer_tensorrt']
+           'infer_tensorrt', 'prepare_triton', 'serve', 'demo_local', 'demo_triton', 'main']
 
 # %% ../nbs/09_cli.ipynb #0003
-import json, subprocess, sys, tempfile
+import json, os, subprocess, sys, tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
@@ -105,6 +106,8 @@ def to_onnx(sets: Sets = []):
 @app.command("to-tensorrt")
 def to_tensorrt(sets: Sets = []):
     "Build a TensorRT engine from the ONNX model; needs an NVIDIA GPU (DVC stage tensorrt in gpu/)."
+    from bert_ner.tensorrt import need_tensorrt
+    need_tensorrt(build=True)                    # before anything upstream is trained
     dvc_run("gpu/dvc.yaml:tensorrt", sets)
 
 # %% ../nbs/09_cli.ipynb #0018
@@ -144,6 +147,51 @@ def infer(text: Text = None, file: File = None, engine: Annotated[str, typer.Opt
 @app.command("infer-tensorrt")
 def infer_tensorrt(text: Text = None, file: File = None, model: Model = None, as_json: Json = False):
     "Find the entities of a text with the TensorRT engine; needs an NVIDIA GPU."
-    import bert_ner.tensorrt
-    folder = model or artefact("models", "tensorrt")
-    show_entities(Tagger.load(folder, "tensorrt").tag(read_texts(text, file)), as_json)
+    from bert_ner.tensorrt import need_tensorrt  # makes the engine known
+    need_tensorrt()
+    tagger = Tagger.load(model or artefact("models", "tensorrt"), "tensorrt")
+    show_entities(tagger.tag(read_texts(text, file)), as_json)
+
+# %% ../nbs/09_cli.ipynb #0020
+@app.command("prepare-triton")
+def prepare_triton(backend: Annotated[str, typer.Option(help="onnx or tensorrt (NVIDIA's container), or embedded (without Docker).")] = "embedded",
+                   engine: Annotated[str, typer.Option(help="onnx or onnx-int8.")] = "onnx", model: Model = None):
+    "Write model_repository/ for a Triton server."
+    from bert_ner.triton import prepare
+    print(f"wrote {prepare(flavour=backend, model=model, engine=engine)} (flavour {backend})")
+
+@app.command()
+def serve(docker: Annotated[bool, typer.Option("--docker", help="Print the two lines that serve with NVIDIA's container.")] = False,
+          gpu: Annotated[bool, typer.Option("--gpu", help="With --docker: give the container the GPUs.")] = False,
+          http: int = 8000, grpc: int = 8001, metrics: int = 8002):
+    "Serve model_repository/ with Triton on this machine until Ctrl-C."
+    from bert_ner import triton
+    ports = (http, grpc, metrics)
+    if docker: print(f"docker build -t bert-ner-triton - <<'END'\n{triton.dockerfile()}END\n{triton.docker_command(gpu=gpu, ports=ports)}")
+    else: triton.serve(ports=ports)
+
+@app.command("demo-local")
+def demo_local(port: int = 8866, model: Model = None, browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True):
+    "Show the page that highlights entities, with the local model."
+    from bert_ner.demo import serve_page
+    if model: os.environ["BERT_NER_MODEL"] = str(model.resolve())
+    serve_page(port, browser)
+
+@app.command("demo-triton")
+def demo_triton(port: int = 8866, url: Annotated[Optional[str], typer.Option(help="A running server (gRPC); without it one is started.")] = None,
+                browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True):
+    "Show the page with its entities found by a Triton server."
+    from bert_ner.demo import serve_page
+    from bert_ner.triton import Server
+    os.environ["BERT_NER_ENGINE"] = "triton"
+    with nullcontext() if url else Server() as server:
+        os.environ["BERT_NER_TRITON"] = url or server.urls["grpc"]
+        serve_page(port, browser)
+
+# %% ../nbs/09_cli.ipynb #0022
+def main():
+    "The program `bert-ner`."
+    try: app()
+    except BertNerError as e:
+        print(f"bert-ner: {e}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -144,16 +144,19 @@ def _field(kind, label, *classes, **kw):
     return widget
 
 class Demo(widgets.VBox):
-    "Text box, examples, choice of engine and highlighted text, for the tagger in `folder` or the Triton server at `triton_url`."
+    "Text box, examples, choice of engine and highlighted text. Raises `BertNerError` where `folder` has no such `engine`."
     def __init__(self,
         folder: Path,      # a tagger's folder
         triton_url: str,   # what the address field holds at first
+        engine: str,       # the engine chosen at first
     ):
         self.folder, self.taggers, self.done, self.entities = Path(folder), {}, None, []
         engines = [("ONNX Runtime", "onnx"), ("ONNX Runtime, int8", "onnx-int8"), ("Triton server", "triton")]
         if not (self.folder/"model.int8.onnx").is_file(): del engines[1]
-        self.example = _field(widgets.Dropdown, "Example", "ner-short", options=[(n, n) for n in EXAMPLES] + [("your own text", None)])
-        self.engine = _field(widgets.Dropdown, "Engine", "ner-short", options=engines)
+        names = [value for _, value in engines]
+        if engine not in names: raise BertNerError(f"no engine '{engine}' for {self.folder}: there are {', '.join(names)}")
+        self.example = _field(widgets.Dropdown, "Example", "ner-short", options=[(n, n) for n in EXAMPLES] + [("your own text", "")])
+        self.engine = _field(widgets.Dropdown, "Engine", "ner-short", options=engines, value=engine)
         self.url = _field(widgets.Text, "Triton's address", "ner-short", value=triton_url, continuous_update=False)
         self.text = _field(widgets.Textarea, "Text", rows=6, continuous_update=False, placeholder="Paste or type a text in English")
         self.button = widgets.Button(description="Highlight", tooltip="Find the entities in the text").add_class("ner-button")
@@ -170,17 +173,17 @@ class Demo(widgets.VBox):
 def watch(self: Demo):
     "Connect the fields, and show the first example."
     def example(change):
-        if change.new is not None: self.text.value = EXAMPLES[change.new]
+        if change.new: self.text.value = EXAMPLES[change.new]
     def text(change):
-        if self.text.value != EXAMPLES.get(self.example.value): self.example.value = None
+        if self.text.value != EXAMPLES.get(self.example.value): self.example.value = ""
         self.run()
-    def engine(change):
+    def engine(change=None):
         self.url.layout.display = None if self.engine.value == "triton" else "none"
-        self.run()
+        if change: self.run()
     self.example.observe(example, "value"); self.text.observe(text, "value")
     self.engine.observe(engine, "value"); self.url.observe(lambda change: self.run(), "value")
     self.button.on_click(lambda button: self.run())
-    self.url.layout.display = "none"
+    engine()
     self.text.value = EXAMPLES[self.example.value]
 
 @patch
@@ -225,10 +228,12 @@ def say(self: Demo, message: str, error: bool = False):
 def demo(
     folder: Path | None = None,      # a tagger's folder; else the environment variable BERT_NER_MODEL; else the pipeline's own
     triton_url: str | None = None,   # a Triton server; else the environment variable BERT_NER_TRITON; else localhost:8001
+    engine: str | None = None,       # "onnx", "onnx-int8" or "triton"; else the environment variable BERT_NER_ENGINE; else "onnx"
 ) -> Demo:                           # a widget, to be displayed
-    "The page for the tagger in `folder` and the server at `triton_url`. A relative folder is looked for in the project's top folder."
+    "The page for the tagger in `folder` (a relative one: in the project's top folder) and the server at `triton_url`, with `engine` chosen."
     folder = folder or os.environ.get("BERT_NER_MODEL") or artefact("models", "onnx")
-    return Demo(ROOT/folder, triton_url or os.environ.get("BERT_NER_TRITON") or "localhost:8001")
+    triton_url = triton_url or os.environ.get("BERT_NER_TRITON") or "localhost:8001"
+    return Demo(ROOT/folder, triton_url, engine or os.environ.get("BERT_NER_ENGINE") or "onnx")
 
 # %% ../nbs/07_demo.ipynb #0051
 def serve_page(

@@ -27,7 +27,7 @@ def to_onnx(
     named = torch.nn.Module(); named.forward = lambda *a: model(**dict(zip(INPUTS, a))).logits; named.model = model
     with whole(path) as tmp, warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export|The feature will be removed", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="Exporting aten::index operator", category=UserWarning)
         torch.onnx.export(named.eval(), example, str(tmp), input_names=INPUTS, output_names=["logits"], opset_version=17, dynamo=False,
             dynamic_axes={n: {0: "batch", 1: "length"} for n in [*INPUTS, "logits"]})

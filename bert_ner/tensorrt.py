@@ -154,6 +154,7 @@ def must(
     "Raises `RuntimeError` where a call of TensorRT failed: its reason is on stderr."
     if not done: raise RuntimeError(f"TensorRT failed in {what}: its own message stands above")
 
+# %% ../nbs/05_tensorrt.ipynb #0030
 class TensorRTEngine:
     "Logits by TensorRT from `folder`'s `model.plan`. Raises `BertNerError` where it is missing, or was not built for this machine and ONNX file."
     def __init__(self,
@@ -178,7 +179,7 @@ class TensorRTEngine:
         self.context = self.engine.create_execution_context()
         must(self.context is not None, "create_execution_context")
 
-# %% ../nbs/05_tensorrt.ipynb #0029
+# %% ../nbs/05_tensorrt.ipynb #0031
 @patch
 def run(self: TensorRTEngine,
     profile: int,   # index of the profile
@@ -207,7 +208,7 @@ def logits(self: TensorRTEngine, input_ids, attention_mask, token_type_ids) -> n
     step = self.profiles[i]["max"][0]
     return np.concatenate([self.run(i, {k: v[s:s + step] for k, v in given.items()}) for s in range(0, len(input_ids), step)])
 
-# %% ../nbs/05_tensorrt.ipynb #0030
+# %% ../nbs/05_tensorrt.ipynb #0032
 def engine_folder(
     folder: Path,  # a tagger's folder: with an engine in it, or with one in the folder `tensorrt` beside it
 ) -> Path:         # where the engine is, or ought to be
@@ -217,7 +218,7 @@ def engine_folder(
 
 ENGINES["tensorrt"] = lambda folder, **kw: TensorRTEngine(engine_folder(folder), **kw)
 
-# %% ../nbs/05_tensorrt.ipynb #0033
+# %% ../nbs/05_tensorrt.ipynb #0035
 def write_engine(
     source: Path,                # folder with model.plain.onnx, tokenizer.json, tagger.json
     folder: Path,                # folder to write into
@@ -239,7 +240,7 @@ def write_engine(
     write_json(Path(folder)/"engine.json", stamp)
     return stamp
 
-# %% ../nbs/05_tensorrt.ipynb #0034
+# %% ../nbs/05_tensorrt.ipynb #0036
 def export_engine(
     source: Path,                   # tagger's folder from `export_model`
     folder: Path,                   # tagger's folder to write

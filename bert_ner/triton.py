@@ -6,8 +6,8 @@
 __all__ = ['IDS', 'STEPS', 'MODEL_PY', 'FLAVOURS', 'WATCHER', 'START_RACE', 'IMAGE', 'read_texts', 'tokenize', 'encode', 'decode',
            'Step', 'tensor_config', 'model_config', 'step_config', 'encoder_file', 'write_model', 'prepare',
            'server_vars', 'run_quietly', 'fill_env', 'server_env', 'locked', 'pick_ports', 'log_error', 'server_ready',
-           'Server', 'serve', 'dockerfile', 'docker_command', 'request_batches', 'server_faults', 'TritonTagger',
-           'differences']
+           'triton_command', 'Server', 'serve', 'dockerfile', 'docker_command', 'request_batches', 'server_faults',
+           'read_answer', 'TritonTagger', 'differences']
 
 # %% ../nbs/06_triton.ipynb #0003
 import fcntl, http.client, json, os, platform, re, shlex, shutil, signal, socket, subprocess, sys, sysconfig, tempfile, time
@@ -132,6 +132,7 @@ def model_config(
     name: str,                 # "bert_ner" or a key of `STEPS`
     flavour: str = "embedded", # a key of `FLAVOURS`
     tags: int = len(TAGS),     # tags of the model
+    profiles: int = 1,         # optimisation profiles of the TensorRT engine
 ) -> str:                      # the text of its config.pbtxt
     "The configuration of the model `name`. Raises `BertNerError` for a `flavour` that is not known."
     if flavour not in FLAVOURS: raise BertNerError(f"no flavour '{flavour}' of the model repository: there are {', '.join(FLAVOURS)}")
@@ -140,7 +141,8 @@ def model_config(
     lines = [f'name: "{name}"', 'platform: "ensemble"' if name == "bert_ner" else runs, "max_batch_size: 0"]
     for io, names in (("input", inputs), ("output", outputs)):
         lines += [f"{io} [", ",\n".join(tensor_config(n, tags) for n in names), "]"]
-    if name != "bert_ner": lines += [f"instance_group [ {{ count: 1 kind: {kind} }} ]"]
+    chosen = f" profile: {json.dumps([str(i) for i in range(profiles)])}" if kind == "KIND_GPU" else ""
+    if name != "bert_ner": lines += [f"instance_group [ {{ count: 1 kind: {kind}{chosen} }} ]"]
     else: lines += ["ensemble_scheduling {", "  step [", ",\n".join(map(step_config, STEPS)), "  ]", "}"]
     return "\n".join(lines) + "\n"
 
@@ -151,12 +153,12 @@ def step_config(
     maps = [f'      {io}_map {{ key: "{n}" value: "{n}" }}' for io, names in zip(("input", "output"), STEPS[name]) for n in names]
     return "\n".join(["    {", f'      model_name: "{name}"', "      model_version: -1", *maps, "    }"])
 
-# %% ../nbs/06_triton.ipynb #0033
+# %% ../nbs/06_triton.ipynb #0035
 def encoder_file(
     flavour: str,  # a key of `FLAVOURS`
     engine: str,   # "onnx" or "onnx-int8"; not used for tensorrt
     model: Path,   # a tagger's folder
-    plan: Path,    # the TensorRT engine; used for tensorrt only
+    plan: Path,    # the TensorRT engine, engine.json beside it; used for tensorrt only
 ) -> Path:         # the file that the encoder runs
     "The encoder's file, checked to be there. Raises `BertNerError` saying which command makes it."
     if flavour not in FLAVOURS: raise BertNerError(f"no flavour '{flavour}' of the model repository: there are {', '.join(FLAVOURS)}")
@@ -164,10 +166,11 @@ def encoder_file(
     if engine not in files: raise BertNerError(f"the repository serves {' or '.join(files)}, not '{engine}'")
     file = plan if flavour == "tensorrt" else model/files[engine]
     make = "`bert-ner to-tensorrt`, on the kind of GPU that will serve it" if flavour == "tensorrt" else "`make repro`, or `bert-ner to-onnx`"
-    if not file.is_file(): raise BertNerError(f"{file} is missing: make it by {make}")
+    for f in [file] + [file.with_name("engine.json")] * (flavour == "tensorrt"):
+        if not f.is_file(): raise BertNerError(f"{f} is missing: make it by {make}")
     return file
 
-# %% ../nbs/06_triton.ipynb #0034
+# %% ../nbs/06_triton.ipynb #0036
 def write_model(
     folder: Path,   # the model's folder, made
     name: str,      # "bert_ner" or a key of `STEPS`
@@ -179,7 +182,8 @@ def write_model(
     import bert_ner
     (folder/"1").mkdir(parents=True)
     tags = read_json(model/"tagger.json")["tags"]
-    (folder/"config.pbtxt").write_text(model_config(name, flavour, len(tags)), encoding="utf-8")
+    profiles = len(read_json(encoder.with_name("engine.json"))["profiles"]) if flavour == "tensorrt" else 1
+    (folder/"config.pbtxt").write_text(model_config(name, flavour, len(tags), profiles), encoding="utf-8")
     if name == "bert_ner":
         write_json(folder/"1"/"prepared.json", dict(flavour=flavour, encoder=encoder.name, sha256=file_hash(encoder), tags=tags))
         return
@@ -193,7 +197,7 @@ def write_model(
     for module in ("core", "spans", "pieces", "infer", "triton"):
         shutil.copyfile(Path(bert_ner.__file__).parent/f"{module}.py", folder/"1"/"bert_ner"/f"{module}.py")
 
-# %% ../nbs/06_triton.ipynb #0035
+# %% ../nbs/06_triton.ipynb #0037
 def prepare(
     folder: Path | None = None,  # the model repository, ROOT/model_repository by default
     flavour: str = "embedded",   # a key of `FLAVOURS`
@@ -212,7 +216,7 @@ def prepare(
             with whole(folder/name) as place: (Path(tmp)/name).rename(place)
     return folder
 
-# %% ../nbs/06_triton.ipynb #0043
+# %% ../nbs/06_triton.ipynb #0045
 def server_vars(
     env: Path,  # the server's environment
 ) -> dict:      # environment variables
@@ -222,7 +226,7 @@ def server_vars(
     return {**out, "LD_LIBRARY_PATH": f"{libs}:{sysconfig.get_config_var('LIBDIR')}", "PATH": f"{env/'bin'}:{out.get('PATH', '')}",
             "VIRTUAL_ENV": str(env), "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
-# %% ../nbs/06_triton.ipynb #0044
+# %% ../nbs/06_triton.ipynb #0046
 def run_quietly(
     command: list,  # program and arguments
     why: str,       # what it does, for the message
@@ -233,7 +237,7 @@ def run_quietly(
     said = [l.strip() for l in done.stdout.splitlines() if l.strip()]
     if done.returncode: raise BertNerError(f"{why} failed: {said[-1] if said else f'exit status {done.returncode}'}")
 
-# %% ../nbs/06_triton.ipynb #0046
+# %% ../nbs/06_triton.ipynb #0048
 def fill_env(
     path: Path,  # where the environment is made
     pins: Path,  # its packages, one version each
@@ -251,7 +255,7 @@ def fill_env(
     lacks = [l.split()[0] for l in lacks.splitlines() if "not found" in l]
     if lacks: raise BertNerError(f"the server lacks {', '.join(lacks)}: install this Python's shared library (Debian: apt-get install libpython3.11)")
 
-# %% ../nbs/06_triton.ipynb #0047
+# %% ../nbs/06_triton.ipynb #0049
 def server_env(
     path: Path | None = None,  # ROOT/.venv-triton by default
     pins: Path | None = None,  # its packages, ROOT/triton-constraints.txt by default
@@ -281,7 +285,7 @@ def locked(
     try: fcntl.flock(handle, fcntl.LOCK_EX); yield
     finally: os.close(handle)
 
-# %% ../nbs/06_triton.ipynb #0052
+# %% ../nbs/06_triton.ipynb #0054
 def pick_ports(
     wanted: list[int],  # ports; 0 is any free one
 ) -> list[int]:         # free ports
@@ -298,7 +302,7 @@ def pick_ports(
     finally:
         for s in held: s.close()
 
-# %% ../nbs/06_triton.ipynb #0055
+# %% ../nbs/06_triton.ipynb #0057
 def log_error(
     log: str,  # what tritonserver wrote
 ) -> str:      # one line
@@ -309,7 +313,7 @@ def log_error(
     lines = [f"{name}: {fault}" for name, fault in failed[-1:]] or errors[-1:] or log.strip().splitlines()[-1:] or ["it said nothing"]
     return lines[0].strip()[:300]
 
-# %% ../nbs/06_triton.ipynb #0058
+# %% ../nbs/06_triton.ipynb #0060
 WATCHER = '''
 import os, signal, subprocess, sys, threading
 server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
@@ -335,7 +339,20 @@ def server_ready(
     except (OSError, http.client.HTTPException): return False
     finally: link.close()
 
-# %% ../nbs/06_triton.ipynb #0061
+# %% ../nbs/06_triton.ipynb #0062
+def triton_command(
+    folder: Path,      # the model repository
+    env: Path,         # the server's environment
+    ports: list[int],  # of HTTP, gRPC and metrics
+    memory: str,       # how the names of its shared memory begin
+) -> list[str]:        # program and arguments
+    "How `tritonserver` is called: on loopback only, the configuration taken as it is written."
+    program = env/"lib"/"python3.11"/"site-packages"/"pytriton"/"tritonserver"/"bin"/"tritonserver"
+    where = [f"--{name}-{what}={v}" for name, p in zip(("http", "grpc", "metrics"), ports) for what, v in (("address", "127.0.0.1"), ("port", p))]
+    return [str(program), f"--model-repository={folder}", f"--backend-directory={env/'backends'}", *where,
+            f"--backend-config=python,shm-region-prefix-name={memory}", "--disable-auto-complete-config", "--allow-gpu-metrics=false", "--exit-timeout-secs=10"]
+
+# %% ../nbs/06_triton.ipynb #0065
 START_RACE = "boost::interprocess::lock_exception"
 
 class Server:
@@ -359,11 +376,8 @@ class Server:
                 if attempt == 2 or not (isinstance(e, BertNerError) and START_RACE in str(e)): raise
 
     def _start(self, env, ports):
-        triton = env/"lib"/"python3.11"/"site-packages"/"pytriton"/"tritonserver"/"bin"/"tritonserver"
-        options = [f"--{k}-{what}={v}" for k, p in zip(self.urls, ports) for what, v in (("address", "127.0.0.1"), ("port", p))]
-        command = [env/"bin"/"python", "-ISc", WATCHER, triton, f"--model-repository={self.folder}", f"--backend-directory={env/'backends'}",
-                   f"--backend-config=python,shm-region-prefix-name={self.memory}", "--disable-auto-complete-config", "--allow-gpu-metrics=false", "--exit-timeout-secs=10", *options]
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        command = [env/"bin"/"python", "-ISc", WATCHER, *triton_command(self.folder, env, ports, self.memory)]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=server_vars(env), start_new_session=True)
 
@@ -394,7 +408,7 @@ class Server:
     def __enter__(self): return self
     def __exit__(self, *_): self.stop()
 
-# %% ../nbs/06_triton.ipynb #0063
+# %% ../nbs/06_triton.ipynb #0067
 def serve(
     folder: Path | None = None,       # the model repository, ROOT/model_repository by default
     ports: tuple = (8000, 8001, 8002), # of HTTP, gRPC and metrics
@@ -411,7 +425,7 @@ def serve(
     except KeyboardInterrupt: print("stopped", flush=True)
     finally: signal.signal(signal.SIGTERM, before)
 
-# %% ../nbs/06_triton.ipynb #0065
+# %% ../nbs/06_triton.ipynb #0069
 IMAGE = "nvcr.io/nvidia/tritonserver:26.03-py3"
 
 def dockerfile(
@@ -435,7 +449,7 @@ def docker_command(
     return shlex.join(["docker", "run", "--rm", *(["--gpus", "all"] if gpu else []), "--shm-size=1g", *publish, "-v", f"{folder}:/models:ro",
                        image, "tritonserver", "--model-repository=/models", "--disable-auto-complete-config"])
 
-# %% ../nbs/06_triton.ipynb #0069
+# %% ../nbs/06_triton.ipynb #0073
 def request_batches(
     texts: list[str],    # texts of any length
     most: int = 64,      # texts a request
@@ -448,7 +462,7 @@ def request_batches(
         out[-1].append(i); room -= len(texts[i])
     return out
 
-# %% ../nbs/06_triton.ipynb #0071
+# %% ../nbs/06_triton.ipynb #0075
 @contextmanager
 def server_faults(
     url: str,        # host:port
@@ -469,7 +483,17 @@ def server_faults(
         raise BertNerError(f"the server at {url} refused: {said[0]}") from e
     except Exception as e: raise BertNerError(f"what answers at {url} is no Triton server of this project ({type(e).__name__}): look at the address") from e
 
-# %% ../nbs/06_triton.ipynb #0072
+# %% ../nbs/06_triton.ipynb #0076
+def read_answer(
+    answer: np.ndarray,  # bytes [texts], each a JSON list of entities
+    texts: list[str],    # the texts that were sent
+) -> list[list[Entity]]: # of each text
+    "The entities in the server's `answer`. Raises `ValueError` where they are not of `texts`."
+    found = [[Entity(**d) for d in json.loads(a)] for a in answer]
+    if len(found) != len(texts) or any(t[e.start:e.end] != e.text for t, f in zip(texts, found) for e in f): raise ValueError("entities of other texts")
+    return found
+
+# %% ../nbs/06_triton.ipynb #0078
 class TritonTagger:
     "Text in, entities out, by the model `bert_ner` of a Triton server; one connection, a context manager."
     def __init__(self,
@@ -493,9 +517,7 @@ class TritonTagger:
         given.set_data_from_numpy(np.array([t.encode() for t in texts], dtype=object))
         with server_faults(self.url, self.timeout):
             answer = self.client.infer("bert_ner", [given], **self.deadline).as_numpy("ENTITIES")
-            found = [[Entity(**d) for d in json.loads(a)] for a in answer]
-            if len(found) != len(texts) or any(t[e.start:e.end] != e.text for t, f in zip(texts, found) for e in f): raise ValueError("other texts")
-        return found
+            return read_answer(answer, texts)
 
     def tag_batch(self, texts: list[str], progress=None) -> list[list[Entity]]:
         "Entities of each of `texts`, in their order. Raises `BertNerError` where the server does not answer or refuses."
@@ -518,7 +540,7 @@ class TritonTagger:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
-# %% ../nbs/06_triton.ipynb #0078
+# %% ../nbs/06_triton.ipynb #0084
 def differences(
     ours: list[list[Entity]],    # of each text
     theirs: list[list[Entity]],  # of each text, in the same order

@@ -32,7 +32,9 @@ WORDS = ["Mr Bush met Paris in New York on Monday .".split(), ["Paris"], "in Par
 # ---------------------------------------------------------------- a stand-in: TensorRT's calls, ONNX Runtime's arithmetic
 class Runs:
     "An execution context that insists on the order and the limits of the real one."
-    def __init__(self, plan): self.profiles, self.session, self.active_optimization_profile, self.shapes, self.at, self.log = *plan, 0, {}, {}, []
+    def __init__(self, plan):
+        self.profiles, self.session = plan
+        self.active_optimization_profile, self.shapes, self.at, self.log = 0, {}, {}, []
     def set_optimization_profile_async(self, index, stream):
         self.active_optimization_profile, self.shapes, self.at = index, {}, {}
         return stream == 7 and index < len(self.profiles)
@@ -367,13 +369,15 @@ def test_every_name_and_signature_is_in_the_real_bindings(bindings):
     ("network.get_input(0).nom", "ITensor.nom does not exist"),
     ("engine = trt.Runtime(logger).deserialize_cuda_engine(b''); engine.create_execution_context().execute_async_v2(7)", "execute_async_v2 does not exist")])
 def test_the_check_finds_what_is_wrong(bindings, line, fault):
-    start = "logger = trt.Logger(trt.Logger.WARNING); builder = trt.Builder(logger); network = builder.create_network(0); config = builder.create_builder_config()\n"
+    start = ("logger = trt.Logger(trt.Logger.WARNING); builder = trt.Builder(logger)\n"
+             "network = builder.create_network(0); config = builder.create_builder_config()\n")
     assert not uses(start, bindings["names"]).faults
     faults = uses(start + line, bindings["names"]).faults
     assert len(faults) == 1 and fault in faults.pop()
 
 
-# ---------------------------------------------------------------- the fp16 graph, by NVIDIA's Model Optimizer (collected only where the extra `tensorrt` is installed; needs no GPU)
+# ---------------------------------------------------------------- the fp16 graph, by NVIDIA's Model Optimizer
+# Collected only where the extra `tensorrt` is installed; needs no GPU.
 if find_spec("modelopt"):
     def test_the_fp16_graph_gives_the_same_logits(tmp_path):
         import onnx
