@@ -63,7 +63,7 @@ def to_int8(
     logging.getLogger().addFilter(pre_processing := lambda r: "pre-processing before quantization" not in r.getMessage())
     try:
         with whole(path) as tmp:
-            quantize_dynamic(str(source), str(tmp), weight_type=QuantType.QInt8, reduce_range=True,
+            quantize_dynamic(str(source), str(tmp), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True,
                 extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True})
     finally: logging.getLogger().removeFilter(pre_processing)
     return Path(path)
