@@ -34,7 +34,7 @@ repro: setup ## run the whole pipeline: corpus, baseline, BERT, ONNX, Triton, de
 	@echo "repro: running the pipeline (dvc repro)"
 	@dvc repro
 	@echo "repro: done; the figures:"
-	@dvc metrics show --precision 4 --md
+	@dvc metrics show --precision 4
 	@echo "repro: executed notebooks are in reports/; next: make demo"
 
 test: setup chromium ## run the notebooks' tests, then tests/

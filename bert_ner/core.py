@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROOT', 'SEED', 'TYPES', 'TAGS', 'TYPE_NAMES', 'BertNerError', 'find_root', 'params', 'artefact', 'seed_everything',
-           'split_of', 'whole', 'write_json', 'read_json', 'file_hash', 'hardware']
+           'split_of', 'whole', 'write_json', 'read_json', 'write_metrics', 'file_hash', 'hardware']
 
 # %% ../nbs/00_core.ipynb #0003
 import hashlib, json, os, random, shutil, sys
@@ -112,7 +112,19 @@ def read_json(
     "What the JSON file `path` holds."
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
-# %% ../nbs/00_core.ipynb #0031
+# %% ../nbs/00_core.ipynb #0032
+def write_metrics(
+    stage: str,      # e.g. "bert"
+    corpus: str,     # "sample" or "gmb"
+    metrics: dict,   # all, with the parameters they were made with
+    headline: dict,  # the few numbers to compare
+) -> dict:           # `headline`
+    "Write `metrics/CORPUS/STAGE.json` and `metrics/CORPUS/headline/STAGE.json`."
+    write_json(artefact("metrics", f"{stage}.json", corpus), metrics)
+    write_json(artefact("metrics", f"headline/{stage}.json", corpus), headline)
+    return headline
+
+# %% ../nbs/00_core.ipynb #0033
 def file_hash(
     path: Path,             # file
     kind: str = "sha256",   # an algorithm of hashlib, e.g. "md5"
@@ -120,7 +132,7 @@ def file_hash(
     "The digest of the file `path`."
     with open(path, "rb") as f: return hashlib.file_digest(f, kind).hexdigest()
 
-# %% ../nbs/00_core.ipynb #0034
+# %% ../nbs/00_core.ipynb #0036
 def hardware() -> dict:  # processor, cores, GPU (None without one)
     "The machine that a figure was measured on, to be written beside it."
     import platform
