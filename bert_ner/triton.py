@@ -416,14 +416,15 @@ def serve(
 ):
     "Serve until Ctrl-C or SIGTERM. Raises `BertNerError` where the server does not start, or ends by itself."
     def leave(*_): raise KeyboardInterrupt
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {s: signal.signal(s, leave) for s in (signal.SIGTERM, signal.SIGINT)}  # a background job starts with SIGINT ignored
     try:
         with Server(folder, ports, **kw) as server:
             print(f"Triton serves bert_ner: gRPC {server.urls['grpc']}, HTTP {server.urls['http']}, metrics {server.urls['metrics']}; Ctrl-C stops it", flush=True)
             while server.alive(): time.sleep(.2)
             raise BertNerError(f"the server ended by itself: {log_error(server.log.read_text(errors='replace'))} (all of it in {server.log})")
     except KeyboardInterrupt: print("stopped", flush=True)
-    finally: signal.signal(signal.SIGTERM, before)
+    finally:
+        for s, handler in before.items(): signal.signal(s, handler)
 
 # %% ../nbs/06_triton.ipynb #0069
 IMAGE = "nvcr.io/nvidia/tritonserver:26.03-py3"
