@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -66,7 +67,7 @@ def test_int8_and_fp32_agree_through_the_public_door(name):
 
 def test_the_shell_finds_entities(name):
     text = "Officials in Paris said on Monday that the French president will visit Japan ."
-    out = subprocess.run([sys.executable, "-m", "bert_ner.cli", "infer", text, "--json"], capture_output=True, text=True)
+    out = subprocess.run([str(Path(sys.executable).parent/"bert-ner"), "infer", text, "--json"], capture_output=True, text=True)
     entities = json.loads(out.stdout)
     assert out.stderr == "" and len(entities) >= 2
     assert all(text[e["start"]:e["end"]] == e["text"] for e in entities)
