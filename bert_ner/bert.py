@@ -190,7 +190,7 @@ def fine_tune(
     run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, limit=limit, evaluations=evaluations,
         data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
     start = last_checkpoint(checkpoints, run)
-    every = 1 / (args["num_train_epochs"] * evaluations)
+    every = max(1, -(-len(train) // args["per_device_train_batch_size"]) // evaluations)  # steps
     trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, eval_steps=every, save_steps=every, report_to=list(report_to), **args)
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=start)
