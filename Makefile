@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
 TRITON := .venv-triton/made-from
 
-.PHONY: help setup repro test check lab demo lock clean
+.PHONY: help setup repro test check lab demo pretrained lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -59,6 +59,11 @@ lab: setup ## open the notebooks in JupyterLab
 demo: setup ## show the highlighting page on localhost
 	@echo "demo: the page on localhost"
 	@bert-ner demo-local
+
+pretrained: setup ## train on the real corpus, put the int8 model into bert_ner/pretrained (hours)
+	@echo "pretrained: training on the Groningen Meaning Bank extract (dvc exp run -S data=gmb export)"
+	@dvc exp run -S data=gmb export
+	@bert-ner publish
 
 lock: $(READY) ## write constraints.txt from the environment as it is
 	@echo "lock: writing constraints.txt"

@@ -6,7 +6,7 @@
 __all__ = ['word_tokenizer', 'BiLSTM', 'LstmEngine', 'train_epoch', 'train_baseline']
 
 # %% ../nbs/02_baseline.ipynb #0003
-import random, time
+import random, shutil, time
 from collections import Counter
 from pathlib import Path
 from .core import *
@@ -110,10 +110,13 @@ def train_baseline(
     dim: int, hidden: int, dropout: float, word_dropout: float,  # see `BiLSTM` and `train_epoch`
     seed: int = SEED,          # of weights, batches and dropout
     progress=iter,             # wraps the batches, e.g. tqdm
-) -> list[dict]:               # epoch, loss, f1 (strict micro, validation)
-    "Train a `BiLSTM` on `ds['train']`, keep the epoch with the best validation F1, save it to `folder` whole or not at all."
+) -> dict:                     # run; log: epoch, loss, f1 (strict micro, validation); f1: the best; minutes
+    "Train a `BiLSTM` on `ds['train']`, keep the epoch with the best validation F1, save it to `folder` whole or not at all. Finished, it is taken as it is."
     from safetensors.torch import save_file
-    seed_everything(seed)
+    run = dict(epochs=epochs, patience=patience, lr=lr, budget=budget, dim=dim, hidden=hidden, dropout=dropout, word_dropout=word_dropout, seed=seed,
+        data=[ds[p]._fingerprint for p in ("train", "validation")])
+    if done := finished(folder, run): return done
+    seed_everything(seed); began = time.monotonic()
     words, names = list(ds["train"]["words"]), ds["train"].features["tags"].feature.names
     packer, labels, (dev, gold) = Packer(word_tokenizer(words), case_channel=True), list(ds["train"]["tags"]), words_and_tags(ds["validation"])
     model = BiLSTM(packer.tokenizer.get_vocab_size(), len(names), dim, hidden, dropout)
@@ -124,7 +127,8 @@ def train_baseline(
         log.append(dict(epoch=epoch, loss=round(loss, 5), f1=entity_scores(gold, [t.tags for t in pred])["micro"]["f1"]))
         if best is None or log[-1]["f1"] > log[best]["f1"]: best, kept = epoch - 1, {k: v.clone() for k, v in model.state_dict().items()}
         elif epoch - 1 - best >= patience: break
+    done = dict(run=run, log=log, f1=log[best]["f1"], minutes=round((time.monotonic() - began) / 60, 2))
     with whole(folder) as tmp:
-        save_tagger(tmp, packer.tokenizer, names, True, packer.max_length)
-        save_file(kept, tmp/"model.safetensors"); write_json(tmp/"config.json", model.config)
-    return log
+        save_tagger(tmp, packer.tokenizer, names, True, packer.max_length); save_file(kept, tmp/"model.safetensors")
+        write_json(tmp/"config.json", model.config); write_json(tmp/"training.json", done)
+    return done

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['find_checkpoint', 'load_base', 'make_packer', 'features', 'bf16_ready', 'TorchEngine', 'validation_scores',
-           'trackers', 'make_trainer', 'last_checkpoint', 'fine_tune']
+           'trackers', 'make_trainer', 'last_checkpoint', 'matmul_peak', 'training_flops', 'step_clock', 'speed_report',
+           'fine_tune', 'fold_temperature']
 
 # %% ../nbs/03_bert.ipynb #0003
 import os, shutil, time
@@ -15,6 +16,7 @@ from .spans import *
 from .pieces import *
 from .infer import *
 from .metrics import *
+from .errors import *
 from .data import *
 import numpy as np, torch
 
@@ -168,11 +170,55 @@ def last_checkpoint(
         if not (c/"trainer_state.json").exists(): shutil.rmtree(c)       # killed while it was being written
     return get_last_checkpoint(str(folder))
 
-# %% ../nbs/03_bert.ipynb #0032
+# %% ../nbs/03_bert.ipynb #0033
+def matmul_peak(
+    bf16: bool = False,   # in bfloat16, else fp32
+    size: int = 2048,     # of the square matrices
+    repeats: int = 5,     # the fastest counts
+) -> float:               # floating point operations a second
+    "The rate of a square matrix product on this machine, now."
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16 if bf16 else torch.float32
+    a, best = torch.ones(size, size, dtype=dtype, device=device), float("inf")
+    for _ in range(repeats + 1):                    # the first warms up
+        start = time.perf_counter(); (a @ a)[0, 0].item(); best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+def training_flops(
+    config,          # of a transformers BERT
+    length: float,   # mean pieces a window
+) -> float:          # floating point operations a real token, forward and backward
+    "What training costs a token: 6 a weight of the encoder's layers (Kaplan et al. 2020), and attention's 12 layers x width x length."
+    h, i, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    return 6 * layers * (4 * h * h + 2 * h * i) + 12 * layers * h * length
+
+# %% ../nbs/03_bert.ipynb #0035
+def step_clock():   # a transformers TrainerCallback with .seconds and .steps
+    "Counts the seconds that training steps take, without evaluation and checkpoints."
+    from transformers import TrainerCallback
+    class Clock(TrainerCallback):
+        seconds, steps = 0., 0
+        def on_step_begin(self, *a, **kw): self.began = time.perf_counter()
+        def on_step_end(self, *a, **kw): self.seconds += time.perf_counter() - self.began; self.steps += 1
+    return Clock()
+
+def speed_report(
+    clock,          # from `step_clock`
+    lengths,        # pieces of each training window
+    batch: int,     # windows a step
+    config,         # of the model
+    peak: float,    # from `matmul_peak`
+) -> dict:          # real (not padded) tokens a second, seconds an epoch, peak and its share
+    "How fast training was, in real tokens, and as a share of the rate of a large matrix product."
+    if not clock.steps: return {}                # the checkpoint held everything
+    mean = float(np.mean(lengths))
+    rate = clock.steps * batch * mean / clock.seconds
+    return dict(tokens_per_s=round(rate, 1), epoch_s=round(float(np.sum(lengths)) / rate, 1), peak_gflops=round(peak / 1e9, 1),
+                share_of_peak=round(rate * training_flops(config, mean) / peak, 3))
+
+# %% ../nbs/03_bert.ipynb #0037
 def fine_tune(
     ds,                              # DatasetDict from `load_data`
-    folder: Path,                    # where the model goes
-    checkpoints: Path,               # where checkpoints go
+    folder: Path,                    # where the model goes; checkpoints lie beside it while it trains
     checkpoint: str,                 # the pretrained encoder, see `find_checkpoint`
     case_channel: bool = False,      # token type 1 on capitalised words
     max_length: int = 512,           # pieces a window
@@ -180,22 +226,41 @@ def fine_tune(
     evaluations: int = 1,            # per epoch
     report_to: list[str] = ("none",),  # from `trackers`
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
-) -> dict:                           # log: Trainer's, by step; minutes; resumed: whether it went on from a checkpoint
+) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
     "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints."
+    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, limit=limit, evaluations=evaluations,
+        data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
+    if done := finished(folder, run): return done
     seed_everything(args["seed"])
-    tags = ds["train"].features["tags"].feature.names
+    folder, tags, peak, clock = Path(folder), ds["train"].features["tags"].feature.names, matmul_peak(bf16_ready()), step_clock()
+    checkpoints, batch = folder.with_name(f"{folder.name}.checkpoints"), args["per_device_train_batch_size"]
+    start = last_checkpoint(checkpoints, run)
     model, tokenizer = load_base(checkpoint, tags)
     packer = make_packer(tokenizer, case_channel, min(max_length, model.config.max_position_embeddings))
     train, valid = (features(packer, list(p["words"]), list(p["tags"])) for p in (ds["train"].select(range(limit or len(ds["train"]))), ds["validation"]))
-    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, limit=limit, evaluations=evaluations,
-        data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
-    start = last_checkpoint(checkpoints, run)
-    every = max(1, -(-len(train) // args["per_device_train_batch_size"]) // evaluations)  # steps
+    every = max(1, -(-len(train) // batch) // evaluations)  # steps
     trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, eval_steps=every, save_steps=every, report_to=list(report_to), **args)
+    trainer.add_callback(clock)
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=start)
+    done = dict(run=run, log=trainer.state.log_history, f1=trainer.state.best_metric, minutes=round((time.monotonic() - began) / 60, 2),
+        resumed=start is not None, speed=speed_report(clock, train["length"], batch, model.config, peak),
+        temperature=fold_temperature(trainer.model, packer, ds["validation"]))
     with whole(folder) as tmp:
         trainer.model.save_pretrained(tmp)
         save_tagger(tmp, packer.tokenizer, tags, case_channel, packer.max_length)
+        write_json(tmp/"training.json", done)
     shutil.rmtree(checkpoints)
-    return dict(log=trainer.state.log_history, minutes=round((time.monotonic() - began) / 60, 2), resumed=start is not None)
+    return done
+
+def fold_temperature(
+    model,           # a transformers model for token classification, changed in place
+    packer: Packer,  # words to windows
+    part,            # of the corpus, to fit on
+) -> float:          # the temperature
+    "Divide the logits of `model` by the temperature that fits `part` best (Guo et al. 2017), by scaling its classifier."
+    logps = word_logps(TorchEngine(model, bf16_ready()), packer, list(part["words"]))
+    t = fit_temperature(logps, [np.array(y) for y in part["tags"]])
+    with torch.no_grad():
+        for p in model.classifier.parameters(): p /= t
+    return t

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'Sets', 'Text', 'File', 'Json', 'Model', 'Backend', 'stage_parameters', 'run_notebook', 'run_stage',
-           'dvc_command', 'dvc_run', 'stage', 'train', 'to_onnx', 'to_tensorrt', 'read_texts', 'show_entities', 'infer',
-           'infer_tensorrt', 'repository', 'prepare_triton', 'setup_triton', 'serve', 'demo_local', 'demo_triton',
-           'main']
+           'dvc_command', 'dvc_run', 'stage', 'train', 'to_onnx', 'to_tensorrt', 'publish', 'read_texts',
+           'show_entities', 'infer', 'infer_tensorrt', 'repository', 'prepare_triton', 'setup_triton', 'serve',
+           'demo_local', 'demo_triton', 'main']
 
 # %% ../nbs/09_cli.ipynb #0003
 import json, os, subprocess, sys, tempfile
@@ -112,6 +112,21 @@ def to_tensorrt(sets: Sets = []):
     dvc_run("gpu/dvc.yaml:tensorrt", sets)
 
 # %% ../nbs/09_cli.ipynb #0018
+@app.command()
+def publish():
+    "Put the int8 model of the real corpus, with its model card, into bert_ner/pretrained (what make pretrained ends with)."
+    from bert_ner.data import load_data, to_dataset, words_and_tags
+    from bert_ner.export import publish as publish_to
+    from bert_ner.sample import sample_rows
+    test, sample = (words_and_tags(ds["test"]) for ds in (load_data("gmb"), to_dataset(list(sample_rows()))))
+    made = read_json(artefact("metrics", "bert.json", "gmb"))
+    about = dict(sentences=read_json(artefact("metrics", "data.json", "gmb"))["sentences"]["train"], corpus=made["corpus_sha256"], seed=made["kept_seed"],
+        ceiling=round(made["noise_ceiling"]["f1"], 3), cpu=made["hardware"]["cpu"], cores=made["hardware"]["cores"])
+    parts = {"GMB, test part": test, "GMB, its first 500 sentences": tuple(x[:500] for x in test), "sample corpus, test part": sample}
+    folder = Path(__file__).parent/"pretrained"
+    print(json.dumps(publish_to(artefact("models", "onnx", "gmb"), folder, parts, about)["figures"], indent=2))
+
+# %% ../nbs/09_cli.ipynb #0019
 def read_texts(
     text: str | None,    # from the command line
     file: Path | None,   # a text file, one text
@@ -131,14 +146,14 @@ def show_entities(
     else:
         for e in entities: print(f"{e.start:>6} {e.end:>6}  {e.label:<5} {e.score:.3f}  {' '.join(e.text.split())}")
 
-# %% ../nbs/09_cli.ipynb #0019
+# %% ../nbs/09_cli.ipynb #0020
 Text = Annotated[Optional[str], typer.Argument(help="Text to tag; without it --file, or standard input.")]
 File = Annotated[Optional[Path], typer.Option("--file", "-f", help="A UTF-8 text file to tag.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Model = Annotated[Optional[Path], typer.Option(help="Folder of the model; by default what `make repro` trained.")]
+Model = Annotated[Optional[Path], typer.Option(help="Folder of the model; by default what was trained here, else the model that ships with bert-ner.")]
 
 @app.command()
-def infer(text: Text = None, file: File = None, engine: Annotated[str, typer.Option(help="onnx, onnx-int8 or triton.")] = "onnx",
+def infer(text: Text = None, file: File = None, engine: Annotated[str, typer.Option(help="onnx, onnx-int8 or triton; auto: what the model's folder has.")] = "auto",
           url: Annotated[str, typer.Option(help="Of the server, for --engine triton.")] = "localhost:8001", model: Model = None, as_json: Json = False):
     "Find the entities of a text."
     if engine == "triton": from bert_ner.triton import TritonTagger; tagger = TritonTagger(url)
@@ -153,7 +168,7 @@ def infer_tensorrt(text: Text = None, file: File = None, model: Model = None, as
     tagger = Tagger.load(model or artefact("models", "tensorrt"), "tensorrt")
     show_entities(tagger.tag(read_texts(text, file)), as_json)
 
-# %% ../nbs/09_cli.ipynb #0020
+# %% ../nbs/09_cli.ipynb #0021
 Backend = Annotated[str, typer.Option(help="onnx or tensorrt (NVIDIA's container), or embedded (without Docker).")]
 
 def repository(
@@ -185,7 +200,7 @@ def serve(docker: Annotated[bool, typer.Option("--docker", help="Print the lines
     print(f"docker build -t bert-ner-triton - <<'END'\n{triton.dockerfile()}END")
     print(triton.docker_command(repository(backend), gpu=backend == "tensorrt", ports=ports))
 
-# %% ../nbs/09_cli.ipynb #0021
+# %% ../nbs/09_cli.ipynb #0022
 @app.command("demo-local")
 def demo_local(port: int = 8866, model: Model = None, browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True):
     "Show the page that highlights entities, with the local model."
@@ -204,7 +219,7 @@ def demo_triton(port: int = 8866, url: Annotated[Optional[str], typer.Option(hel
         os.environ["BERT_NER_TRITON"] = url or server.urls["grpc"]
         serve_page(port, browser)
 
-# %% ../nbs/09_cli.ipynb #0023
+# %% ../nbs/09_cli.ipynb #0024
 def main():
     "The program `bert-ner`."
     try: app()

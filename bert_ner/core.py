@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROOT', 'SEED', 'TYPES', 'TAGS', 'TYPE_NAMES', 'BertNerError', 'find_root', 'params', 'artefact', 'seed_everything',
-           'split_of', 'whole', 'write_json', 'read_json', 'write_metrics', 'file_hash', 'hardware']
+           'split_of', 'whole', 'write_json', 'read_json', 'file_hash', 'hardware', 'write_metrics', 'finished']
 
 # %% ../nbs/00_core.ipynb #0003
 import hashlib, json, os, random, shutil, sys
@@ -112,19 +112,7 @@ def read_json(
     "What the JSON file `path` holds."
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
-# %% ../nbs/00_core.ipynb #0032
-def write_metrics(
-    stage: str,      # e.g. "bert"
-    corpus: str,     # "sample" or "gmb"
-    metrics: dict,   # all, with the parameters they were made with
-    headline: dict,  # the few numbers to compare
-) -> dict:           # `headline`
-    "Write `metrics/CORPUS/STAGE.json` and `metrics/CORPUS/headline/STAGE.json`."
-    write_json(artefact("metrics", f"{stage}.json", corpus), metrics)
-    write_json(artefact("metrics", f"headline/{stage}.json", corpus), headline)
-    return headline
-
-# %% ../nbs/00_core.ipynb #0033
+# %% ../nbs/00_core.ipynb #0031
 def file_hash(
     path: Path,             # file
     kind: str = "sha256",   # an algorithm of hashlib, e.g. "md5"
@@ -132,7 +120,7 @@ def file_hash(
     "The digest of the file `path`."
     with open(path, "rb") as f: return hashlib.file_digest(f, kind).hexdigest()
 
-# %% ../nbs/00_core.ipynb #0036
+# %% ../nbs/00_core.ipynb #0034
 def hardware() -> dict:  # processor, cores, GPU (None without one)
     "The machine that a figure was measured on, to be written beside it."
     import platform
@@ -143,3 +131,27 @@ def hardware() -> dict:  # processor, cores, GPU (None without one)
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
     return dict(cpu=cpu, cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), gpu=gpu)
+
+# %% ../nbs/00_core.ipynb #0037
+def write_metrics(
+    stage: str,      # e.g. "bert"
+    corpus: str,     # "sample" or "gmb"
+    metrics: dict,   # all, with the parameters they were made with
+    headline: dict,  # the few numbers to compare
+) -> dict:           # `headline`
+    "Write `metrics/CORPUS/STAGE.json` (`metrics` with the corpus, its hash and the hardware) and `metrics/CORPUS/headline/STAGE.json`."
+    data = artefact("metrics", "data.json", corpus)
+    known = dict(corpus_sha256=read_json(data)["corpus_sha256"]) if data.exists() else {}
+    write_json(artefact("metrics", f"{stage}.json", corpus), {**dict(corpus=corpus), **known, **metrics, **dict(hardware=hardware())})
+    write_json(artefact("metrics", f"headline/{stage}.json", corpus), headline)
+    return headline
+
+# %% ../nbs/00_core.ipynb #0039
+def finished(
+    folder: Path,  # of a model
+    run: dict,     # what identifies its training: parameters, seed, data
+) -> dict | None:  # what `training.json` in the folder holds, None where the model is missing or another run's
+    "The record of the training that made `folder`, if it was this very `run`."
+    file = Path(folder)/"training.json"
+    done = read_json(file) if file.is_file() else {}
+    return done if done.get("run") == json.loads(json.dumps(run)) else None

@@ -99,8 +99,8 @@ class Demo(widgets.VBox):
         engine: str,       # the engine chosen at first
     ):
         self.folder, self.taggers, self.done, self.entities = Path(folder), {}, None, []
-        engines = [("ONNX Runtime", "onnx"), ("ONNX Runtime, int8", "onnx-int8"), ("Triton server", "triton")]
-        if not (self.folder/"model.int8.onnx").is_file(): del engines[1]
+        files = {"onnx": ("ONNX Runtime", "model.onnx"), "onnx-int8": ("ONNX Runtime, int8", "model.int8.onnx")}
+        engines = [(label, name) for name, (label, file) in files.items() if (self.folder/file).is_file() or name == best_engine(self.folder)] + [("Triton server", "triton")]
         names = [value for _, value in engines]
         if engine not in names: raise BertNerError(f"no engine '{engine}' for {self.folder}: there are {', '.join(names)}")
         self.example = _field(widgets.Dropdown, "Example", "ner-short", options=[(n, n) for n in EXAMPLES] + [("your own text", "")])
@@ -176,12 +176,12 @@ def say(self: Demo, message: str, error: bool = False):
 def demo(
     folder: Path | None = None,      # a tagger's folder; else the environment variable BERT_NER_MODEL; else the pipeline's own
     triton_url: str | None = None,   # a Triton server; else the environment variable BERT_NER_TRITON; else localhost:8001
-    engine: str | None = None,       # "onnx", "onnx-int8" or "triton"; else the environment variable BERT_NER_ENGINE; else "onnx"
+    engine: str | None = None,       # "onnx", "onnx-int8" or "triton"; else the environment variable BERT_NER_ENGINE; else what the folder has
 ) -> Demo:                           # a widget, to be displayed
     "The page for the tagger in `folder` (a relative one: in the project's top folder) and the server at `triton_url`, with `engine` chosen."
-    folder = folder or os.environ.get("BERT_NER_MODEL") or artefact("models", "onnx")
+    folder = folder or os.environ.get("BERT_NER_MODEL") or model_folder()
     triton_url = triton_url or os.environ.get("BERT_NER_TRITON") or "localhost:8001"
-    return Demo(ROOT/folder, triton_url, engine or os.environ.get("BERT_NER_ENGINE") or "onnx")
+    return Demo(ROOT/folder, triton_url, engine or os.environ.get("BERT_NER_ENGINE") or best_engine(folder))
 
 # %% ../nbs/07_demo.ipynb #0032
 def serve_page(
