@@ -38,16 +38,18 @@ def find_checkpoint(
 def load_base(
     checkpoint: str,              # see `find_checkpoint`
     tags: list[str] = TAGS,       # the tag set
+    dropout: float | None = None, # everywhere in the encoder; None: as it was pretrained
 ):                                # (model with a new head for `tags`, transformers' tokenizer)
     "Load the encoder `checkpoint`. Raises `BertNerError` where neither a folder nor the model hub has it."
     from transformers import AutoModelForTokenClassification, AutoTokenizer
     from transformers.utils import logging
     where, level = find_checkpoint(checkpoint), logging.get_verbosity()
+    drop = {} if dropout is None else dict(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     logging.set_verbosity_error()                 # a new head is what we want here, no warning is due
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True)
         model = AutoModelForTokenClassification.from_pretrained(where, dtype=torch.float32,
-            id2label=dict(enumerate(tags)), label2id={t: i for i, t in enumerate(tags)})
+            id2label=dict(enumerate(tags)), label2id={t: i for i, t in enumerate(tags)}, **drop)
     except (OSError, ValueError) as e:
         raise BertNerError(f"the model '{checkpoint}' was found neither as a folder nor on the model hub: "
             "put its files in a folder and pass -S bert.checkpoint=FOLDER, or use -S model=minilm_l6") from e
@@ -222,20 +224,21 @@ def fine_tune(
     checkpoint: str,                 # the pretrained encoder, see `find_checkpoint`
     case_channel: bool = False,      # token type 1 on capitalised words
     max_length: int = 512,           # pieces a window
+    dropout: float | None = None,    # in the encoder; None: as it was pretrained
     limit: int = 0,                  # training sentences, 0: all
     evaluations: int = 1,            # per epoch
     report_to: list[str] = ("none",),  # from `trackers`
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
     "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints."
-    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, limit=limit, evaluations=evaluations,
+    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, limit=limit, evaluations=evaluations,
         data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
     if done := finished(folder, run): return done
     seed_everything(args["seed"])
     folder, tags, peak, clock = Path(folder), ds["train"].features["tags"].feature.names, matmul_peak(bf16_ready()), step_clock()
     checkpoints, batch = folder.with_name(f"{folder.name}.checkpoints"), args["per_device_train_batch_size"]
     start = last_checkpoint(checkpoints, run)
-    model, tokenizer = load_base(checkpoint, tags)
+    model, tokenizer = load_base(checkpoint, tags, dropout)
     packer = make_packer(tokenizer, case_channel, min(max_length, model.config.max_position_embeddings))
     train, valid = (features(packer, list(p["words"]), list(p["tags"])) for p in (ds["train"].select(range(limit or len(ds["train"]))), ds["validation"]))
     every = max(1, -(-len(train) // batch) // evaluations)  # steps

@@ -41,10 +41,16 @@ def test_reports_were_executed_without_error_or_warning(name):
 def test_bert_beats_the_baseline_and_both_learned(name):
     baseline, bert = metrics(name, "baseline"), metrics(name, "bert")
     for m in (baseline, bert):
-        assert m["test"]["mode"] == "strict" and set(m["test"]["types"]) == set(TYPES) and m["parameters"]["seed"] == 42
+        assert m["test"]["mode"] == "strict" and set(m["test"]["types"]) == set(TYPES) and m["parameters"]["seeds"] == [42] and m["kept_seed"] == 42
+        assert m["mean"]["test"]["micro_f1"] == m["test"]["micro"]["f1"] and m["corpus_sha256"] and m["hardware"]["cores"]
         low, high = m["test"]["micro_f1_interval_95"]
         assert low <= m["test"]["micro"]["f1"] <= high
     assert bert["test"]["micro"]["f1"] > baseline["test"]["micro"]["f1"] > .5
+
+
+def test_raw_text_costs_little(name):
+    bert = metrics(name, "bert")
+    assert bert["test_of_kept"]["raw_text"]["micro_f1"] >= bert["test"]["micro"]["f1"] - .005
 
 
 def test_gates_were_passed(name):

