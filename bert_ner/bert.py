@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['find_checkpoint', 'load_base', 'make_packer', 'features', 'bf16_ready', 'TorchEngine', 'validation_scores',
-           'trackers', 'make_trainer', 'last_checkpoint', 'matmul_peak', 'training_flops', 'step_clock', 'speed_report',
-           'fine_tune', 'fold_temperature']
+           'mask_words', 'trackers', 'make_trainer', 'last_checkpoint', 'matmul_peak', 'training_flops', 'step_clock',
+           'speed_report', 'fine_tune', 'fold_temperature']
 
 # %% ../nbs/03_bert.ipynb #0003
 import os, shutil, time
@@ -128,6 +128,21 @@ def validation_scores(
     return compute
 
 # %% ../nbs/03_bert.ipynb #0026
+def mask_words(
+    model,         # a transformers model for token classification
+    tokenizer,     # its tokenizer
+    share: float,  # of the words, anew in each step
+) -> None:
+    "From now on `model` reads `[MASK]` in place of a `share` of the words, in training mode only."
+    def hook(module, args, given):
+        if not module.training: return None
+        ids, word = given["input_ids"], (given["labels"] != -100).long().cumsum(1)       # which word a piece belongs to, 0: none
+        hit = (torch.rand(len(ids), int(word.max()) + 1, device=ids.device) < share).gather(1, word)
+        hit &= (word > 0) & (given["attention_mask"] > 0) & (ids != tokenizer.sep_token_id)
+        return args, {**given, "input_ids": torch.where(hit, tokenizer.mask_token_id, ids)}
+    model.register_forward_pre_hook(hook, with_kwargs=True)
+
+# %% ../nbs/03_bert.ipynb #0029
 def trackers(
     wandb: bool,   # log to Weights & Biases
     mlflow: bool,  # log to MLflow
@@ -142,7 +157,7 @@ def trackers(
         for k, v in dict(MLFLOW_TRACKING_URI=f"sqlite:///{ROOT/'mlflow.db'}", MLFLOW_EXPERIMENT_NAME="bert-ner").items(): os.environ.setdefault(k, v)
     return wanted or ["none"]
 
-# %% ../nbs/03_bert.ipynb #0028
+# %% ../nbs/03_bert.ipynb #0031
 def make_trainer(
     model, tokenizer,          # from `load_base`
     train, validation,         # from `features`
@@ -158,7 +173,7 @@ def make_trainer(
     return Trainer(model, TrainingArguments(**{**options, **args}), train_dataset=train, eval_dataset=validation,
         data_collator=DataCollatorForTokenClassification(tokenizer), compute_metrics=validation_scores(tags))
 
-# %% ../nbs/03_bert.ipynb #0030
+# %% ../nbs/03_bert.ipynb #0033
 def last_checkpoint(
     folder: Path,  # of the checkpoints
     run: dict,     # what identifies the run: parameters, corpus hash
@@ -172,7 +187,7 @@ def last_checkpoint(
         if not (c/"trainer_state.json").exists(): shutil.rmtree(c)       # killed while it was being written
     return get_last_checkpoint(str(folder))
 
-# %% ../nbs/03_bert.ipynb #0033
+# %% ../nbs/03_bert.ipynb #0036
 def matmul_peak(
     bf16: bool = False,   # in bfloat16, else fp32
     size: int = 2048,     # of the square matrices
@@ -193,7 +208,7 @@ def training_flops(
     h, i, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     return 6 * layers * (4 * h * h + 2 * h * i) + 12 * layers * h * length
 
-# %% ../nbs/03_bert.ipynb #0035
+# %% ../nbs/03_bert.ipynb #0038
 def step_clock():   # a transformers TrainerCallback with .seconds and .steps
     "Counts the seconds that training steps take, without evaluation and checkpoints."
     from transformers import TrainerCallback
@@ -217,7 +232,7 @@ def speed_report(
     return dict(tokens_per_s=round(rate, 1), epoch_s=round(float(np.sum(lengths)) / rate, 1), peak_gflops=round(peak / 1e9, 1),
                 share_of_peak=round(rate * training_flops(config, mean) / peak, 3))
 
-# %% ../nbs/03_bert.ipynb #0037
+# %% ../nbs/03_bert.ipynb #0040
 def fine_tune(
     ds,                              # DatasetDict from `load_data`
     folder: Path,                    # where the model goes; checkpoints lie beside it while it trains
@@ -225,13 +240,15 @@ def fine_tune(
     case_channel: bool = False,      # token type 1 on capitalised words
     max_length: int = 512,           # pieces a window
     dropout: float | None = None,    # in the encoder; None: as it was pretrained
+    word_mask: float = 0.,           # share of the training words turned into [MASK]
     limit: int = 0,                  # training sentences, 0: all
     evaluations: int = 1,            # per epoch
     report_to: list[str] = ("none",),  # from `trackers`
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
     "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints."
-    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, limit=limit, evaluations=evaluations,
+    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, word_mask=word_mask,
+        limit=limit, evaluations=evaluations,
         data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
     if done := finished(folder, run): return done
     seed_everything(args["seed"])
@@ -239,6 +256,7 @@ def fine_tune(
     checkpoints, batch = folder.with_name(f"{folder.name}.checkpoints"), args["per_device_train_batch_size"]
     start = last_checkpoint(checkpoints, run)
     model, tokenizer = load_base(checkpoint, tags, dropout)
+    if word_mask: mask_words(model, tokenizer, word_mask)
     packer = make_packer(tokenizer, case_channel, min(max_length, model.config.max_position_embeddings))
     train, valid = (features(packer, list(p["words"]), list(p["tags"])) for p in (ds["train"].select(range(limit or len(ds["train"]))), ds["validation"]))
     every = max(1, -(-len(train) // batch) // evaluations)  # steps
