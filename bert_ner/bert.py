@@ -130,16 +130,18 @@ def validation_scores(
 # %% ../nbs/03_bert.ipynb #0026
 def mask_words(
     model,         # a transformers model for token classification
-    tokenizer,     # its tokenizer
+    tokenizer,     # its tokenizer, WordPiece: `##` opens the pieces that go on
     share: float,  # of the words, anew in each step
 ) -> None:
     "From now on `model` reads `[MASK]` in place of a `share` of the words, in training mode only."
+    opens = torch.tensor([not p.startswith("##") for p in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
+    kept = torch.tensor([tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id])
     def hook(module, args, given):
         if not module.training: return None
-        ids, word = given["input_ids"], (given["labels"] != -100).long().cumsum(1)       # which word a piece belongs to, 0: none
+        ids = given["input_ids"]
+        word = opens.to(ids.device)[ids].long().cumsum(1)                 # which word a piece belongs to, from 1
         hit = (torch.rand(len(ids), int(word.max()) + 1, device=ids.device) < share).gather(1, word)
-        hit &= (word > 0) & (given["attention_mask"] > 0) & (ids != tokenizer.sep_token_id)
-        return args, {**given, "input_ids": torch.where(hit, tokenizer.mask_token_id, ids)}
+        return args, {**given, "input_ids": torch.where(hit & ~torch.isin(ids, kept.to(ids.device)), tokenizer.mask_token_id, ids)}
     model.register_forward_pre_hook(hook, with_kwargs=True)
 
 # %% ../nbs/03_bert.ipynb #0029
