@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['find_checkpoint', 'load_base', 'make_packer', 'features', 'bf16_ready', 'TorchEngine', 'validation_scores',
            'mask_words', 'trackers', 'make_trainer', 'last_checkpoint', 'matmul_peak', 'training_flops', 'step_clock',
-           'speed_report', 'fine_tune', 'fold_temperature']
+           'speed_report', 'fold_temperature', 'fine_tune']
 
 # %% ../nbs/03_bert.ipynb #0003
 import os, shutil, time
@@ -235,6 +235,19 @@ def speed_report(
                 share_of_peak=round(rate * training_flops(config, mean) / peak, 3))
 
 # %% ../nbs/03_bert.ipynb #0040
+def fold_temperature(
+    model,           # a transformers model for token classification, changed in place
+    packer: Packer,  # words to windows
+    part,            # of the corpus, to fit on
+) -> float:          # the temperature
+    "Divide the logits of `model` by the temperature that fits `part` best (Guo et al. 2017), by scaling its classifier."
+    logps = word_logps(TorchEngine(model, bf16_ready()), packer, list(part["words"]))
+    t = fit_temperature(logps, [np.array(y) for y in part["tags"]])
+    with torch.no_grad():
+        for p in model.classifier.parameters(): p /= t
+    return t
+
+# %% ../nbs/03_bert.ipynb #0041
 def fine_tune(
     ds,                              # DatasetDict from `load_data`
     folder: Path,                    # where the model goes; checkpoints lie beside it while it trains
@@ -249,9 +262,8 @@ def fine_tune(
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
     "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints."
-    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, word_mask=word_mask,
-        limit=limit, evaluations=evaluations,
-        data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
+    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, word_mask=word_mask, limit=limit,
+        evaluations=evaluations, data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
     if done := finished(folder, run): return done
     seed_everything(args["seed"])
     folder, tags, peak, clock = Path(folder), ds["train"].features["tags"].feature.names, matmul_peak(bf16_ready()), step_clock()
@@ -275,15 +287,3 @@ def fine_tune(
         write_json(tmp/"training.json", done)
     shutil.rmtree(checkpoints)
     return done
-
-def fold_temperature(
-    model,           # a transformers model for token classification, changed in place
-    packer: Packer,  # words to windows
-    part,            # of the corpus, to fit on
-) -> float:          # the temperature
-    "Divide the logits of `model` by the temperature that fits `part` best (Guo et al. 2017), by scaling its classifier."
-    logps = word_logps(TorchEngine(model, bf16_ready()), packer, list(part["words"]))
-    t = fit_temperature(logps, [np.array(y) for y in part["tags"]])
-    with torch.no_grad():
-        for p in model.classifier.parameters(): p /= t
-    return t
