@@ -6,7 +6,7 @@
 __all__ = ['word_tokenizer', 'BiLSTM', 'LstmEngine', 'train_epoch', 'train_baseline']
 
 # %% ../nbs/02_baseline.ipynb #0003
-import random, shutil, time
+import random, time
 from collections import Counter
 from pathlib import Path
 from .core import *
