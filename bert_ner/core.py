@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ROOT', 'SEED', 'TYPES', 'TAGS', 'TYPE_NAMES', 'BertNerError', 'find_root', 'params', 'artefact', 'seed_everything',
-           'split_of', 'whole', 'write_json', 'read_json', 'file_hash', 'hardware', 'write_metrics', 'finished']
+           'split_of', 'whole', 'write_json', 'read_json', 'file_hash', 'cores', 'hardware', 'write_metrics',
+           'finished']
 
 # %% ../nbs/00_core.ipynb #0003
 import hashlib, json, os, random, shutil, sys
@@ -121,6 +122,10 @@ def file_hash(
     with open(path, "rb") as f: return hashlib.file_digest(f, kind).hexdigest()
 
 # %% ../nbs/00_core.ipynb #0034
+def cores() -> int:  # at least 1
+    "The processor's cores that this process may use: those that `taskset` or a container leaves it."
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 def hardware() -> dict:  # processor, cores, GPU (None without one)
     "The machine that a figure was measured on, to be written beside it."
     import platform
@@ -130,7 +135,7 @@ def hardware() -> dict:  # processor, cores, GPU (None without one)
         cpu = names[0] if names else cpu
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
-    return dict(cpu=cpu, cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), gpu=gpu)
+    return dict(cpu=cpu, cores=cores(), gpu=gpu)
 
 # %% ../nbs/00_core.ipynb #0037
 def write_metrics(

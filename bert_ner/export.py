@@ -42,10 +42,12 @@ def fuse(
     hidden: int,    # width
 ) -> Path:          # the path
     "Fuse the graph for ONNX Runtime. Raises `BertNerError` where the fused operators are not the ones that `layers` calls for."
+    from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
-    fused = optimize_model(str(source), "bert", num_heads=heads, hidden_size=hidden, opt_level=0)
+    options = FusionOptions("bert"); options.enable_skip_layer_norm = False
+    fused = optimize_model(str(source), "bert", num_heads=heads, hidden_size=hidden, opt_level=0, optimization_options=options)
     counts = Counter(n.op_type for n in fused.model.graph.node)
-    wanted = dict(EmbedLayerNormalization=1, Attention=layers, SkipLayerNormalization=2 * layers)
+    wanted = dict(EmbedLayerNormalization=1, Attention=layers, LayerNormalization=2 * layers)
     if {k: counts[k] for k in wanted} != wanted:
         raise BertNerError(f"ONNX fusion gave { {k: counts[k] for k in wanted} } where {wanted} is due: nothing was published")
     with whole(path) as tmp: fused.save_model_to_file(str(tmp))

@@ -7,7 +7,9 @@ __all__ = ['plan_windows', 'Window', 'Packer', 'token_batches', 'collate', 'log_
            'save_tagger', 'load_packer']
 
 # %% ../nbs/00d_pieces.ipynb #0003
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, islice
 from pathlib import Path
 from .core import *
 import numpy as np
@@ -19,6 +21,7 @@ def plan_windows(
     overlap: int,        # pieces that neighbours share, less than `room`
 ) -> list[tuple[int, int, int, int]]:  # (first word, word after the last, first judged word, word after the last judged)
     "Cut a sentence of words with `sizes` pieces into windows; the judged ranges follow one another without gap."
+    if len(sizes) <= room and sum(min(x, room) for x in sizes) <= room: return [(0, len(sizes), 0, len(sizes))]
     ends = np.concatenate([[0], np.cumsum(np.minimum(sizes, room))]).astype(int)
     n, start, judged, out = len(sizes), 0, 0, []
     while True:
@@ -65,17 +68,17 @@ class Packer:
 
     def windows(self, sentences: list[list[str]]) -> list[Window]:
         "The windows of `sentences`, in order; a sentence without words has one empty window."
-        self.pieces([w for s in sentences for w in s])
-        return [w for i, s in enumerate(sentences) for w in self._windows(i, s)]
+        pieces = iter(self.pieces([w for s in sentences for w in s]))
+        return [w for i, s in enumerate(sentences) for w in self._windows(i, s, list(islice(pieces, len(s))))]
 
-    def _windows(self, i, words):
-        room, pieces = self.max_length - 2, self.pieces(words)
+    def _windows(self, i, words, pieces):
+        room = self.max_length - 2
+        sizes = [min(len(p), room) for p in pieces]
         upper = [int(self.case_channel and w[:1].isupper()) for w in words]
-        for start, end, a, b in plan_windows([len(p) for p in pieces], room, self.overlap):
-            ids, types, first = [self.cls], [0], []
-            for k in range(start, end):
-                if a <= k < b: first.append(len(ids))
-                ids += pieces[k][:room]; types += [upper[k]] * len(pieces[k][:room])
+        for start, end, a, b in plan_windows(sizes, room, self.overlap):
+            ids, types = [self.cls], [0]
+            for p, u, n in zip(pieces[start:end], upper[start:end], sizes[start:end]): ids += p[:n]; types += [u] * n
+            first = [*accumulate(sizes[start:end], initial=1)][a - start:b - start]
             yield Window(i, range(a, b), [*ids, self.sep], [*types, 0], first)
 
 # %% ../nbs/00d_pieces.ipynb #0021
@@ -84,10 +87,10 @@ def token_batches(
     budget: int = 2048,    # padded tokens a batch (a single longer window is a batch of its own)
 ) -> list[list[int]]:      # indices of the windows of each batch, longest first
     "Length-sorted batches of at most `budget` padded tokens."
-    order, out = sorted(range(len(lengths)), key=lambda i: -lengths[i]), []
-    while order:
-        n = max(1, budget // max(1, lengths[order[0]]))
-        out.append(order[:n]); order = order[n:]
+    order, start, out = sorted(range(len(lengths)), key=lambda i: -lengths[i]), 0, []
+    while start < len(order):
+        n = max(1, budget // max(1, lengths[order[start]]))
+        out.append(order[start:start + n]); start += n
     return out
 
 # %% ../nbs/00d_pieces.ipynb #0023
@@ -118,25 +121,28 @@ def merge_windows(
     n: int,                    # sentences
 ) -> list[np.ndarray]:         # float32 [words, tags]: log-probabilities, one row a word
     "Each word's log-probabilities, read at its first piece in the window that judges it."
-    rows = [[] for _ in range(n)]
-    for w, x in zip(windows, logits, strict=True): rows[w.sentence].append(x[w.first])
-    return [log_softmax(np.concatenate(r)) for r in rows]
+    if not n: return []
+    rows = log_softmax(np.concatenate([x[w.first] for w, x in zip(windows, logits, strict=True)]))
+    counts = np.bincount([w.sentence for w in windows], [len(w.first) for w in windows], n)
+    return np.split(rows, np.cumsum(counts[:-1]).astype(int))
 
 # %% ../nbs/00d_pieces.ipynb #0027
 def word_logps(
-    engine,                      # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]
+    engine,                      # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]; .streams where more than 1
     packer: Packer,              # words to windows
     sentences: list[list[str]],  # words of each sentence
     budget: int = 2048,          # padded tokens a batch
     progress=None,               # wraps the batches, e.g. tqdm
 ) -> list[np.ndarray]:           # float32 [words, tags] of each sentence
-    "Log-probabilities of the tags of every word of `sentences`, in their order, by any engine."
+    "Log-probabilities of the tags of every word of `sentences`, in their order, by any engine; as many batches at once as it has streams."
     windows = packer.windows(sentences)
-    logits = [None] * len(windows)
-    batches = token_batches([len(w.ids) for w in windows], budget)
-    for batch in progress(batches) if progress else batches:
-        out = engine.logits(**collate([windows[i] for i in batch], packer.pad))
-        for i, x in zip(batch, out): logits[i] = x
+    logits, batches = [None] * len(windows), token_batches([len(w.ids) for w in windows], budget)
+    def judge(batch): return engine.logits(**collate([windows[i] for i in batch], packer.pad))
+    streams = min(getattr(engine, "streams", 1), len(batches))
+    with ThreadPoolExecutor(streams or 1) as pool:
+        done = (pool.map if streams > 1 else map)(judge, batches)
+        for batch, out in zip(progress(batches) if progress else batches, done):
+            for i, x in zip(batch, out): logits[i] = x
     return merge_windows(windows, logits, len(sentences))
 
 # %% ../nbs/00d_pieces.ipynb #0031

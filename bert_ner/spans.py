@@ -48,21 +48,22 @@ def lawful_moves(
 
 # %% ../nbs/00a_spans.ipynb #0016
 def viterbi(
-    logp: np.ndarray,   # float [words, tags]: log-probabilities of one sentence
+    logp: np.ndarray,   # float [..., words, tags]: log-probabilities of one sentence, or of many
     moves: np.ndarray,  # bool [tags, tags]: lawful moves
     opens: np.ndarray,  # bool [tags]: tags that may stand first
-) -> np.ndarray:        # int [words]: the best lawful tag sequence
-    "The sequence with the highest sum of `logp` among those that `moves` and `opens` allow (Viterbi 1967)."
-    if not len(logp): return np.zeros(0, dtype=np.int64)
+) -> np.ndarray:        # int [..., words]: the best lawful tag sequence of each
+    "The sequences with the highest sum of `logp` among those that `moves` and `opens` allow (Viterbi 1967)."
+    words = np.moveaxis(logp, -2, 0)
+    if not len(words): return np.zeros(logp.shape[:-1], dtype=np.int64)
     cost = np.where(moves, 0., -np.inf)
-    score, back = np.where(opens, logp[0], -np.inf), []
-    for row in logp[1:]:
-        paths = score[:, None] + cost
-        back.append(paths.argmax(0))
-        score = paths.max(0) + row
-    best = [score.argmax()]
-    for step in reversed(back): best.append(step[best[-1]])
-    return np.array(best[::-1])
+    score, back = np.where(opens, words[0], -np.inf), []
+    for row in words[1:]:
+        paths = score[..., :, None] + cost
+        back.append(paths.argmax(-2))
+        score = paths.max(-2) + row
+    best = [score.argmax(-1)]
+    for step in reversed(back): best.append(np.take_along_axis(step, best[-1][..., None], -1)[..., 0])
+    return np.stack(best[::-1], -1)
 
 # %% ../nbs/00a_spans.ipynb #0021
 def decode_tags(
@@ -71,12 +72,18 @@ def decode_tags(
 ) -> list[np.ndarray]:        # int [words] of each sentence
     "The best lawful tags of many sentences. Where the best tag of each word is lawful already it is the answer, so `viterbi` sees few."
     moves, opens = lawful_moves(tags)
-    out = []
-    for logp in logps:
-        best = logp.argmax(1) if len(logp) else np.zeros(0, dtype=np.int64)
-        ok = not len(best) or (opens[best[0]] and moves[best[:-1], best[1:]].all())
-        out.append(best if ok else viterbi(logp, moves, opens))
-    return out
+    sizes = np.array([len(x) for x in logps], dtype=int)
+    if not sizes.sum(): return [np.zeros(0, dtype=np.int64) for _ in logps]
+    ends = np.cumsum(sizes); starts = ends - sizes
+    best = np.concatenate(logps).argmax(1)
+    lawful = np.concatenate([[False], moves[best[:-1], best[1:]]])
+    heads = starts[sizes > 0]; lawful[heads] = opens[best[heads]]
+    hard = [i for i, (a, b) in enumerate(zip(starts, ends)) if not lawful[a:b].all()]
+    for part in (hard[i:i + 256] for i in range(0, len(hard), 256)):
+        padded = np.zeros((len(part), sizes[part].max(), len(tags)))        # zeros after the end: some lawful move is always free
+        for row, i in zip(padded, part): row[:sizes[i]] = logps[i]
+        for row, i in zip(viterbi(padded, moves, opens), part): best[starts[i]:ends[i]] = row[:sizes[i]]
+    return np.split(best, ends[:-1])
 
 # %% ../nbs/00a_spans.ipynb #0024
 _W = r"[\w\u0300-\u036f]"
@@ -133,8 +140,8 @@ def to_entities(
     probs: list[float],              # probability of each word's tag
 ) -> list[Entity]:                   # in the order of the text
     "The entities that `tags` make of the words at `offsets` in `text`."
-    out = []
+    out, probs = [], np.asarray(probs, dtype=float).tolist()
     for label, a, b in tags_to_spans(tags):
         start, end = offsets[a][0], offsets[b - 1][1]
-        out.append(Entity(start, end, label, text[start:end], round(float(np.mean(probs[a:b])), 4)))
+        out.append(Entity(start, end, label, text[start:end], round(sum(probs[a:b]) / (b - a), 4)))
     return out
