@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
 TRITON := .venv-triton/made-from
 
-.PHONY: help setup repro test check lab demo pretrained lock clean
+.PHONY: help setup repro test check lab demo bench pretrained lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -60,6 +60,11 @@ demo: setup ## show the highlighting page on localhost
 	@echo "demo: the page on localhost"
 	@bert-ner demo-local
 
+bench: repro ## every engine against its rivals on this machine (a few minutes, wants an idle one)
+	@echo "bench: installing the rivals"
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt pip install --quiet --no-compile --editable '.[bench]'
+	@dvc repro --single-item bench/dvc.yaml:bench
+
 pretrained: setup ## train on the real corpus, put the int8 model into bert_ner/pretrained (hours)
 	@echo "pretrained: training on the Groningen Meaning Bank extract (dvc exp run -S data=gmb export)"
 	@dvc exp run -S data=gmb export
@@ -71,4 +76,4 @@ lock: $(READY) ## write constraints.txt from the environment as it is
 
 clean: ## remove the environments and what the stages made
 	@echo "clean: removing environments, models, reports, stored corpora"
-	@rm -rf .venv .venv-triton models reports data/*/arrow data/*/sample.csv model_repository/*/[0-9]* bert_ner.egg-info
+	@rm -rf .venv .venv-triton models reports data.PHONY: help setup repro test check lab demo bench pretrained/arrow data.PHONY: help setup repro test check lab demo bench pretrained/sample.csv model_repository.PHONY: help setup repro test check lab demo bench pretrained/[0-9]* bert_ner.egg-info

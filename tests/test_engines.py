@@ -1,0 +1,120 @@
+"Every engine keeps one contract: a sentence's answer does not depend on its neighbours, their order, the padding, or the number of streams."
+import asyncio
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from tokenizers import Tokenizer, models
+from transformers import BertConfig, BertForTokenClassification
+
+from bert_ner.bert import TorchEngine
+from bert_ner.core import TAGS, BertNerError, seed_everything
+from bert_ner.export import export_model
+from bert_ner.infer import AsyncTagger, Tagger, best_engine, pretrained_folder
+from bert_ner.pieces import save_tagger, word_logps
+
+WORDS = [f"w{i}" for i in range(90)]
+sentences = st.lists(st.lists(st.sampled_from(WORDS), max_size=80), min_size=1, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    "A BERT of two layers with random weights, as `fine_tune` would leave it and as `export_model` makes it: windows of 32 pieces."
+    top = tmp_path_factory.mktemp("engines")
+    seed_everything()
+    config = BertConfig(vocab_size=99, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, num_labels=17, max_position_embeddings=64, initializer_range=.3)
+    BertForTokenClassification._from_config(config).save_pretrained(top/"bert")
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}, unk_token="[UNK]"))
+    save_tagger(top/"bert", tokenizer, TAGS, True, 32)
+    rng = np.random.default_rng(42)
+    words = [rng.choice(WORDS, n).tolist() for n in rng.integers(1, 25, 40)]
+    gold = [t.tags for t in Tagger.load(top/"bert", "torch").tag_words(words)]
+    export_model(top/"bert", top/"onnx", words, gold, words, max_f1_loss=1.)
+    return top
+
+
+@pytest.fixture(scope="module", params=["torch", "torch bf16", "onnx", "onnx-int8", "onnx-int8, two streams", "openvino", "openvino, two streams"])
+def tagger(request, folders):
+    name, _, more = request.param.partition(",")
+    if name == "torch bf16": return Tagger.load(folders/"bert", "torch", bf16=True)
+    return Tagger.load(folders/("bert" if name == "torch" else "onnx"), name, **(dict(streams=2, threads=2 if name == "openvino" else 1) if more else {}))
+
+
+def logps(tagger, many, budget): return word_logps(tagger.engine, tagger.packer, many, budget)
+
+
+@given(many=sentences, budget=st.sampled_from([1, 64, 4096]), data=st.data())
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_an_answer_is_the_same_alone_in_company_and_in_any_order(tagger, many, budget, data):
+    order = data.draw(st.permutations(range(len(many))))
+    alone = [logps(tagger, [s], 4096)[0] for s in many]
+    together = logps(tagger, [many[i] for i in order], budget)
+    # bf16 keeps 8 bits; int8 may round one of many thousand values the other way where the sums' order differs in the last bit
+    tolerance = .15 if getattr(tagger.engine, "bf16", False) or tagger.engine.name == "openvino bf16" else .02
+    assert max(np.abs(np.exp(alone[i]) - np.exp(x)).max(initial=0.) for i, x in zip(order, together)) < tolerance
+
+
+def test_tags_in_bulk_are_the_tags_one_by_one(tagger):
+    if getattr(tagger.engine, "bf16", False): return
+    rng = np.random.default_rng(1)
+    many = [rng.choice(WORDS, n).tolist() for n in rng.integers(0, 60, 60)]
+    assert [t.tags for t in tagger.tag_words(many)] == [tagger.tag_words([s])[0].tags for s in many]
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_fp32_engines_find_what_pytorch_finds(folders, name):
+    rng = np.random.default_rng(2)
+    many = [rng.choice(WORDS, n).tolist() for n in rng.integers(0, 60, 60)]
+    a, b = Tagger.load(folders/"bert", "torch").tag_words(many), Tagger.load(folders/"onnx", name).tag_words(many)
+    if Tagger.load(folders/"onnx", name).engine.name != "openvino bf16": assert [x.tags for x in a] == [x.tags for x in b]
+
+
+def test_the_engine_taken_by_itself_is_named(folders):
+    tagger = Tagger.load(folders/"onnx")
+    assert best_engine(folders/"onnx") in ("openvino", "onnx-int8") and ("openvino bf16" in repr(tagger) or "model.int8.onnx" in repr(tagger))
+    assert "model.int8.onnx" in repr(Tagger.pretrained()) and best_engine(pretrained_folder()) == "onnx-int8"
+
+
+def test_a_broken_model_is_one_sentence(folders, tmp_path):
+    save_tagger(tmp_path, Tagger.load(folders/"onnx").packer.tokenizer, TAGS, True, 32)
+    for name in ("onnx", "onnx-int8", "openvino"):
+        with pytest.raises(BertNerError, match="is missing"): Tagger.load(tmp_path, name)
+    (tmp_path/"model.onnx").write_bytes(os.urandom(1000))
+    for name in ("onnx", "openvino"):
+        with pytest.raises(BertNerError, match="export it again"): Tagger.load(tmp_path, name)
+
+
+def test_stream_equals_batch_and_reads_no_further_than_it_must(mini_tagger_folder):
+    tagger, read = Tagger.load(mini_tagger_folder, "onnx"), 0
+    texts = [f"Mr. Bush met Paris in New York {'on Monday' * (i % 3)} {i}" for i in range(500)]
+    def lines():
+        nonlocal read
+        for t in texts: read += 1; yield t
+    found = tagger.stream(lines(), chunk=1000)
+    first = next(found)
+    assert read < 40 and [first, *found] == tagger.tag_batch(texts) == [tagger.tag(t) for t in texts]
+
+
+def test_a_text_of_a_megabyte(mini_tagger_folder):
+    "Every place of 250,000 words, in windows of 64 pieces."
+    text = "Paris met in on " * 62_500
+    found = Tagger.load(mini_tagger_folder, "onnx").tag(text)
+    assert len(found) == 62_500 and all(text[e.start:e.end] == "Paris" for e in found)
+
+
+def test_async_callers_share_batches_and_a_cancelled_one_stops_nobody(mini_tagger_folder):
+    tagger, sizes = Tagger.load(mini_tagger_folder, "onnx"), []
+    class Counted(Tagger):
+        def tag_batch(self, texts, progress=None): sizes.append(len(texts)); return super().tag_batch(texts, progress)
+    served = AsyncTagger(Counted(tagger.engine, tagger.packer, tagger.tags), limit=50)
+    texts = [f"{i} in Paris" for i in range(300)]
+    async def crowd():
+        tasks = [asyncio.create_task(served.tag(t)) for t in texts]
+        await asyncio.sleep(0)
+        tasks[7].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+    found = asyncio.run(crowd())
+    assert isinstance(found.pop(7), asyncio.CancelledError)
+    assert found == tagger.tag_batch(texts[:7] + texts[8:]) and max(sizes) == 50 and len(sizes) <= 7
+    assert asyncio.run(served.tag("Paris")) == tagger.tag("Paris")     # another event loop
