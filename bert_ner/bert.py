@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['find_checkpoint', 'load_base', 'make_packer', 'features', 'bf16_ready', 'TorchEngine', 'validation_scores',
-           'mask_words', 'trackers', 'make_trainer', 'last_checkpoint', 'matmul_peak', 'training_flops', 'step_clock',
-           'speed_report', 'fold_temperature', 'fine_tune']
+           'trackers', 'make_trainer', 'last_checkpoint', 'matmul_peak', 'training_flops', 'step_clock', 'speed_report',
+           'fold_temperature', 'fine_tune']
 
 # %% ../nbs/03_bert.ipynb #0003
 import os, shutil, time
@@ -128,23 +128,6 @@ def validation_scores(
     return compute
 
 # %% ../nbs/03_bert.ipynb #0026
-def mask_words(
-    model,         # a transformers model for token classification
-    tokenizer,     # its tokenizer, WordPiece: `##` opens the pieces that go on
-    share: float,  # of the words, anew in each step
-) -> None:
-    "From now on `model` reads `[MASK]` in place of a `share` of the words, in training mode only."
-    opens = torch.tensor([not p.startswith("##") for p in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
-    kept = torch.tensor([tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id])
-    def hook(module, args, given):
-        if not module.training: return None
-        ids = given["input_ids"]
-        word = opens.to(ids.device)[ids].long().cumsum(1)                 # which word a piece belongs to, from 1
-        hit = (torch.rand(len(ids), int(word.max()) + 1, device=ids.device) < share).gather(1, word)
-        return args, {**given, "input_ids": torch.where(hit & ~torch.isin(ids, kept.to(ids.device)), tokenizer.mask_token_id, ids)}
-    model.register_forward_pre_hook(hook, with_kwargs=True)
-
-# %% ../nbs/03_bert.ipynb #0029
 def trackers(
     wandb: bool,   # log to Weights & Biases
     mlflow: bool,  # log to MLflow
@@ -159,7 +142,7 @@ def trackers(
         for k, v in dict(MLFLOW_TRACKING_URI=f"sqlite:///{ROOT/'mlflow.db'}", MLFLOW_EXPERIMENT_NAME="bert-ner").items(): os.environ.setdefault(k, v)
     return wanted or ["none"]
 
-# %% ../nbs/03_bert.ipynb #0031
+# %% ../nbs/03_bert.ipynb #0028
 def make_trainer(
     model, tokenizer,          # from `load_base`
     train, validation,         # from `features`
@@ -175,7 +158,7 @@ def make_trainer(
     return Trainer(model, TrainingArguments(**{**options, **args}), train_dataset=train, eval_dataset=validation,
         data_collator=DataCollatorForTokenClassification(tokenizer), compute_metrics=validation_scores(tags))
 
-# %% ../nbs/03_bert.ipynb #0033
+# %% ../nbs/03_bert.ipynb #0030
 def last_checkpoint(
     folder: Path,  # of the checkpoints
     run: dict,     # what identifies the run: parameters, corpus hash
@@ -189,7 +172,7 @@ def last_checkpoint(
         if not (c/"trainer_state.json").exists(): shutil.rmtree(c)       # killed while it was being written
     return get_last_checkpoint(str(folder))
 
-# %% ../nbs/03_bert.ipynb #0036
+# %% ../nbs/03_bert.ipynb #0033
 def matmul_peak(
     bf16: bool = False,   # in bfloat16, else fp32
     size: int = 2048,     # of the square matrices
@@ -210,7 +193,7 @@ def training_flops(
     h, i, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     return 6 * layers * (4 * h * h + 2 * h * i) + 12 * layers * h * length
 
-# %% ../nbs/03_bert.ipynb #0038
+# %% ../nbs/03_bert.ipynb #0035
 def step_clock():   # a transformers TrainerCallback with .seconds and .steps
     "Counts the seconds that training steps take, without evaluation and checkpoints."
     from transformers import TrainerCallback
@@ -234,7 +217,7 @@ def speed_report(
     return dict(tokens_per_s=round(rate, 1), epoch_s=round(float(np.sum(lengths)) / rate, 1), peak_gflops=round(peak / 1e9, 1),
                 share_of_peak=round(rate * training_flops(config, mean) / peak, 3))
 
-# %% ../nbs/03_bert.ipynb #0040
+# %% ../nbs/03_bert.ipynb #0037
 def fold_temperature(
     model,           # a transformers model for token classification, changed in place
     packer: Packer,  # words to windows
@@ -247,7 +230,7 @@ def fold_temperature(
         for p in model.classifier.parameters(): p /= t
     return t
 
-# %% ../nbs/03_bert.ipynb #0041
+# %% ../nbs/03_bert.ipynb #0038
 def fine_tune(
     ds,                              # DatasetDict from `load_data`
     folder: Path,                    # where the model goes; checkpoints lie beside it while it trains
@@ -255,14 +238,13 @@ def fine_tune(
     case_channel: bool = False,      # token type 1 on capitalised words
     max_length: int = 512,           # pieces a window
     dropout: float | None = None,    # in the encoder; None: as it was pretrained
-    word_mask: float = 0.,           # share of the training words turned into [MASK]
     limit: int = 0,                  # training sentences, 0: all
     evaluations: int = 1,            # per epoch
     report_to: list[str] = ("none",),  # from `trackers`
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
     "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints."
-    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, word_mask=word_mask, limit=limit,
+    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, limit=limit,
         evaluations=evaluations, data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
     if done := finished(folder, run): return done
     seed_everything(args["seed"])
@@ -270,7 +252,6 @@ def fine_tune(
     checkpoints, batch = folder.with_name(f"{folder.name}.checkpoints"), args["per_device_train_batch_size"]
     start = last_checkpoint(checkpoints, run)
     model, tokenizer = load_base(checkpoint, tags, dropout)
-    if word_mask: mask_words(model, tokenizer, word_mask)
     packer = make_packer(tokenizer, case_channel, min(max_length, model.config.max_position_embeddings))
     train, valid = (features(packer, list(p["words"]), list(p["tags"])) for p in (ds["train"].select(range(limit or len(ds["train"]))), ds["validation"]))
     every = max(1, -(-len(train) // batch) // evaluations)  # steps
