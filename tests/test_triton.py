@@ -1,5 +1,6 @@
 "The real Triton server over a miniature tagger: same entities, faults answered, nothing left behind."
-import os, signal, socket, subprocess, sys, time
+import asyncio, json, os, signal, socket, subprocess, sys, threading, time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from bert_ner.core import ROOT, BertNerError
 from bert_ner.infer import Tagger
-from bert_ner.triton import START_RACE, STEPS, Server, TritonTagger, model_config, pick_ports, prepare, server_ready
+from bert_ner.triton import CHARS, MOST, START_RACE, AsyncTritonTagger, Server, TritonTagger, pick_ports, prepare, server_ready, text_config
 
 APIS = dict(grpc=grpc, http=http)
 TEXTS = ["Mr. Bush met Paris in New York on Monday.", "", " \r\n", "🎉 Paris\0! Cafe\u0301 in\r\nNew York", "x" * 10_000, "in Paris " * 400, "東京 Paris"]
@@ -52,19 +53,29 @@ def server(repository):
     assert server_ready(server.urls["http"]) is False
 
 
+@pytest.fixture(scope="module")
+def two_models(mini_tagger_folder, tmp_path_factory):
+    "The container's layout: a model for the text, which asks a second one for the logits."
+    folder = prepare(tmp_path_factory.mktemp("two")/"models", "python", model=mini_tagger_folder)
+    with Server(folder, log=folder.parent/"triton.log", timeout=120) as server: yield server
+
+
 @pytest.fixture(params=APIS)
 def client(server, request):
     with TritonTagger(server.urls[request.param], request.param) as client: yield client
 
 
-def send(server, protocol, value, name="TEXT", kind="BYTES", model="bert_ner"):
+def send(server, protocol, value, name="TEXT", kind="BYTES", model="bert_ner", **more):
     "Ask the server directly; returns the raw answer."
     api = APIS[protocol]
     given = api.InferInput(name, list(value.shape), kind)
     given.set_data_from_numpy(value)
     link = api.InferenceServerClient(server.urls[protocol])
-    try: return link.infer(model, [given])
+    try: return link.infer(model, [given], **more)
     finally: link.close()
+
+
+def column(*texts): return np.array([[t] for t in texts], dtype=object).reshape(-1, 1)
 
 
 # the same entities as in this process
@@ -87,13 +98,17 @@ def test_many_texts_keep_their_order(client, mini_tagger_folder):
 # a request that is wrong gets a sentence, and the server goes on
 
 BAD = {
-    "wrong dtype": (dict(value=np.ones(2, dtype=np.float32), kind="FP32"), "FP32"),
-    "wrong name": (dict(value=np.array([b"Paris"], dtype=object), name="TXT"), "TXT"),
-    "wrong shape": (dict(value=np.array([[b"Paris"]], dtype=object)), "shape"),
-    "no text": (dict(value=np.array([], dtype=object)), "TEXT holds no text"),
-    "not UTF-8": (dict(value=np.array([b"Paris", b"caf\xe9"], dtype=object)), r"TEXT\[1\] is not UTF-8"),
-    "no such model": (dict(value=np.array([b"Paris"], dtype=object), model="nobody"), "unknown model"),
-    "half the inputs": (dict(value=np.ones((1, 4), dtype=np.int64), name="input_ids", kind="INT64", model="bert_ner_encoder"), "expected 3 inputs"),
+    "wrong dtype": (dict(value=np.ones((2, 1), dtype=np.float32), kind="FP32"), "FP32"),
+    "wrong name": (dict(value=column(b"Paris"), name="TXT"), "TXT"),
+    "wrong shape": (dict(value=np.array([[b"Paris", b"Rome"]], dtype=object)), "shape"),
+    "one axis": (dict(value=np.array([b"Paris"], dtype=object)), "shape"),
+    "no text": (dict(value=column()), "TEXT"),
+    "too many": (dict(value=column(*[b"Paris"] * (MOST + 1))), f"batch-size must be <= {MOST}"),
+    "not UTF-8": (dict(value=column(b"Paris", b"caf\xe9")), r"TEXT\[1\] is not UTF-8"),
+    "too long": (dict(value=column(b"x" * (CHARS + 1))), r"TEXT\[0\] has 1,000,001 characters: send at most 1,000,000"),
+    "threshold": (dict(value=column(b"Paris"), parameters=dict(threshold=7)), "threshold is .*7.*: send a number from 0 to 1"),
+    "labels": (dict(value=column(b"Paris"), parameters=dict(labels="geo,dog")), "labels names 'dog'"),
+    "no such model": (dict(value=column(b"Paris"), model="nobody"), "unknown model"),
 }
 
 @pytest.mark.parametrize("protocol", APIS)
@@ -102,28 +117,60 @@ def test_bad_request(server, protocol, fault):
     request, sentence = BAD[fault]
     with pytest.raises(InferenceServerException, match=sentence): send(server, protocol, **request)
     assert server.alive() and server_ready(server.urls["http"])
-    assert len(send(server, protocol, np.array([b"Paris"], dtype=object)).as_numpy("ENTITIES")) == 1
+    assert len(send(server, protocol, column(b"Paris")).as_numpy("ENTITIES")) == 1
 
 
-def test_encoder_refuses_unequal_shapes(server):
-    link = grpc.InferenceServerClient(server.urls["grpc"])
-    given = [grpc.InferInput(n, [1, k], "INT64") for n, k in (("input_ids", 4), ("attention_mask", 3), ("token_type_ids", 4))]
-    for t in given: t.set_data_from_numpy(np.ones(t.shape(), dtype=np.int64))
-    with pytest.raises(InferenceServerException, match="one shape"): link.infer("bert_ner_encoder", given)
+@pytest.mark.parametrize("protocol", APIS)
+def test_a_request_may_ask_for_less(server, protocol):
+    def found(**parameters): return [e["text"] for e in json.loads(send(server, protocol, column(b"Mr. Bush met Paris on Monday"), parameters=parameters).as_numpy("ENTITIES")[0, 0])]
+    assert found() == ["Mr. Bush", "Paris", "Monday"]
+    assert found(labels="per, tim") == ["Mr. Bush", "Monday"] and found(threshold=1) == [] and found(threshold=.5, labels="geo") == ["Paris"]
+
+
+def test_one_bad_request_among_many(server, mini_tagger_folder):
+    "They come in together and are batched together; only the bad ones are refused."
+    tagger, link = Tagger.load(mini_tagger_folder), grpc.InferenceServerClient(server.urls["grpc"])
+    answers, done = {}, threading.Semaphore(0)
+    def keep(i, result, error): answers[i] = error or result.as_numpy("ENTITIES"); done.release()
+    sent = {i: b"\xff" if i % 10 == 3 else f"{i} in Paris".encode() for i in range(200)}
+    for i, text in sent.items():
+        given = grpc.InferInput("TEXT", [1, 1], "BYTES"); given.set_data_from_numpy(column(text))
+        link.async_infer("bert_ner", [given], partial(keep, i))
+    for _ in sent: assert done.acquire(timeout=60)
+    for i, text in sent.items():
+        if i % 10 == 3: assert "TEXT[0] is not UTF-8" in str(answers[i])
+        else: assert json.loads(answers[i][0, 0]) == [e.as_dict() for e in tagger.tag(text.decode())]
+    statistics = link.get_inference_statistics("bert_ner", as_json=True)["model_stats"][0]
+    assert int(statistics["execution_count"]) < int(statistics["inference_count"])           # batched, not one by one
     link.close()
-    assert server_ready(server.urls["http"])
 
 
-def test_encoder_refuses_a_piece_that_is_not_in_the_vocabulary(server):
+# the container's layout
+
+@pytest.mark.parametrize("protocol", APIS)
+def test_two_models_find_the_same(two_models, mini_tagger_folder, protocol):
+    with TritonTagger(two_models.urls[protocol], protocol) as client: assert client.tag_batch(TEXTS) == Tagger.load(mini_tagger_folder).tag_batch(TEXTS)
+
+
+def ask_encoder(server, **arrays):
     link = grpc.InferenceServerClient(server.urls["grpc"])
-    given = [grpc.InferInput(n, [1, 4], "INT64") for n in ("input_ids", "attention_mask", "token_type_ids")]
-    for t in given: t.set_data_from_numpy(np.full((1, 4), 999_999))
-    with pytest.raises(InferenceServerException): link.infer("bert_ner_encoder", given)
-    link.close()
-    assert server_ready(server.urls["http"])
+    given = [grpc.InferInput(n, list(a.shape), "INT64") for n, a in arrays.items()]
+    for t, a in zip(given, arrays.values()): t.set_data_from_numpy(a)
+    try: return link.infer("bert_ner_encoder", given)
+    finally: link.close()
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"{", b"\xff" * 100, b'{"inputs":[{"name":"TEXT","datatype":"BYTES","shape":[2],"data":["a"]}]}'])
+@pytest.mark.parametrize("fault,sentence", [
+    (dict(input_ids=np.ones((1, 4), dtype=np.int64)), "expected 3 inputs"),
+    (dict(input_ids=np.ones((1, 4), dtype=np.int64), attention_mask=np.ones((1, 3), dtype=np.int64), token_type_ids=np.ones((1, 4), dtype=np.int64)), "one shape"),
+    ({n: np.full((1, 4), 999_999) for n in ("input_ids", "attention_mask", "token_type_ids")}, "indices|index|out of"),
+])
+def test_the_encoder_refuses(two_models, fault, sentence):
+    with pytest.raises(InferenceServerException, match=sentence): ask_encoder(two_models, **fault)
+    assert server_ready(two_models.urls["http"])
+
+
+@pytest.mark.parametrize("body", [b"{}", b"{", b"\xff" * 100, b'{"inputs":[{"name":"TEXT","datatype":"BYTES","shape":[2,1],"data":["a"]}]}'])
 def test_bad_json(server, body):
     host, port = server.urls["http"].split(":")
     import http.client as plain
@@ -135,13 +182,23 @@ def test_bad_json(server, body):
 
 
 def test_plain_json_is_enough(server):
-    import http.client as plain, json
+    import http.client as plain
     host, port = server.urls["http"].split(":")
     link = plain.HTTPConnection(host, int(port), timeout=20)
-    link.request("POST", "/v2/models/bert_ner/infer", json.dumps({"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["in Paris"]}]}))
+    link.request("POST", "/v2/models/bert_ner/infer", json.dumps({"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": ["in Paris"]}]}))
     answer = json.load(link.getresponse())
     link.close()
     assert json.loads(answer["outputs"][0]["data"][0])[0]["text"] == "Paris"
+
+
+def test_a_text_alone_is_a_request_too(server, mini_tagger_folder):
+    "Triton's raw binary request: the body is the text, nothing else."
+    import http.client as plain
+    for text in ("in Paris", "", "Mr. Bush, 東京\n"):
+        link = plain.HTTPConnection(*server.urls["http"].split(":"), timeout=20)
+        link.request("POST", "/v2/models/bert_ner/infer", text.encode(), {"Inference-Header-Content-Length": "0"})
+        answer = link.getresponse().read(); link.close()
+        assert json.loads(answer[answer.index(b"}]}") + 7:]) == [e.as_dict() for e in Tagger.load(mini_tagger_folder).tag(text)]
 
 
 # the client, when the server is not there
@@ -152,6 +209,36 @@ def test_nobody_answers(protocol):
         start = time.monotonic()
         with pytest.raises(BertNerError, match="no Triton server answers at 127.0.0.1:.*bert-ner serve"): client.tag("Paris")
         assert time.monotonic() - start < 8
+
+
+@pytest.mark.parametrize("protocol", APIS)
+def test_a_server_that_comes_up_late_is_waited_for(repository, tmp_path, protocol):
+    ports = pick_ports([0, 0, 0])
+    late = []
+    starter = threading.Timer(.5, lambda: late.append(Server(repository, tuple(ports), log=tmp_path/"log", timeout=120)))
+    starter.start()
+    with TritonTagger(f"127.0.0.1:{ports[protocol == 'grpc']}", protocol, retries=7) as client: assert client.tag("in Paris")[0].text == "Paris"
+    starter.join(); late[0].stop()
+
+
+def test_async_clients(server, mini_tagger_folder):
+    tagger, texts = Tagger.load(mini_tagger_folder), [f"{i} in Paris" for i in range(300)] + TEXTS
+    async def crowd():
+        async with AsyncTritonTagger(server.urls["grpc"], concurrency=16) as client:
+            alone = await asyncio.gather(*(client.tag(t) for t in texts))
+            return alone, await client.tag_batch(texts)
+    alone, together = asyncio.run(crowd())
+    assert alone == together == tagger.tag_batch(texts)
+    async def nobody():
+        async with AsyncTritonTagger(f"127.0.0.1:{pick_ports([0])[0]}", retries=0) as client: await client.tag("Paris")
+    with pytest.raises(BertNerError, match="no Triton server answers"): asyncio.run(nobody())
+
+
+def test_parameters_of_a_client(server):
+    for protocol in APIS:
+        with TritonTagger(server.urls[protocol], protocol, labels=["per"], threshold=.1) as client: assert [e.label for e in client.tag("Mr. Bush in Paris")] == ["per"]
+    with TritonTagger(server.urls["grpc"], threshold=3) as client:
+        with pytest.raises(BertNerError, match="refused: .*threshold"): client.tag("Paris")
 
 
 @pytest.mark.parametrize("protocol", APIS)
@@ -187,10 +274,13 @@ def test_port_taken_while_it_starts(server, repository, tmp_path, monkeypatch):
     assert not named(f"--http-port={ours[0]}") and server.alive()
 
 
-def test_broken_model(mini_tagger_folder, tmp_path):
-    broken = prepare(tmp_path/"models", model=mini_tagger_folder)
-    (broken/"bert_ner_encoder"/"1"/"model.onnx").write_bytes(b"not a model")
-    with pytest.raises(BertNerError, match="did not start: bert_ner_encoder: .*not a model that ONNX Runtime reads") as e: Server(broken, log=tmp_path/"log", timeout=120)
+@pytest.mark.parametrize("flavour,file,said", [("embedded", "bert_ner/1/model.onnx", "bert_ner: .*model.onnx is not the file that was prepared"),
+    ("embedded", "bert_ner/1/bert_ner/spans.py", "bert_ner: .*spans.py is not the file that was prepared"),
+    ("python", "bert_ner_encoder/1/model.onnx", "bert_ner_encoder: .*not a model that ONNX Runtime reads")])
+def test_broken_file(mini_tagger_folder, tmp_path, flavour, file, said):
+    broken = prepare(tmp_path/"models", flavour, model=mini_tagger_folder)
+    with open(broken/file, "ab" if file.endswith(".py") else "wb") as f: f.write(b"# not a model")
+    with pytest.raises(BertNerError, match=f"did not start: {said}") as e: Server(broken, log=tmp_path/"log", timeout=120)
     assert "\n" not in str(e.value)
     assert not named(str(broken))
 
@@ -217,7 +307,7 @@ def test_no_repository(tmp_path):
 def test_clean_stop(repository, tmp_path):
     server = Server(repository, log=tmp_path/"log", timeout=120)
     leader = server.process.pid
-    assert len(group(leader)) >= 5    # the watcher, tritonserver, three Python steps
+    assert len(group(leader)) >= 3    # the watcher, tritonserver, the Python model
     server.stop(); server.stop()
     assert not group(leader) and not server_ready(server.urls["http"]) and not server.alive()
     assert not list(Path("/dev/shm").glob(f"{server.memory}*"))
@@ -231,7 +321,7 @@ def test_the_parent_ends(repository, tmp_path, how):
     try:
         assert "Triton serves bert_ner" in parent.stdout.readline()
         leader, = (p for p, mother, _, _ in processes() if mother == parent.pid)
-        assert len(group(leader)) >= 5
+        assert len(group(leader)) >= 3
         parent.send_signal(how)
         rest = parent.communicate(timeout=60)[0]
         assert (parent.returncode, rest) == ((-9, "") if how == signal.SIGKILL else (0, "stopped\n"))
@@ -241,8 +331,7 @@ def test_the_parent_ends(repository, tmp_path, how):
 
 # what is in git
 
-@pytest.mark.parametrize("name", ["bert_ner", *STEPS])
-def test_committed_configuration(name):
-    text = (ROOT/"model_repository"/name/"config.pbtxt").read_text(encoding="utf-8")
-    assert text == model_config(name)
-    assert text_format.Parse(text, ModelConfig()).name == name
+def test_committed_configuration():
+    assert [p.name for p in (ROOT/"model_repository").iterdir()] == ["bert_ner"]
+    text = (ROOT/"model_repository"/"bert_ner"/"config.pbtxt").read_text(encoding="utf-8")
+    assert text == text_config() and text_format.Parse(text, ModelConfig()).name == "bert_ner"
