@@ -100,7 +100,7 @@ def to_int8(
     source: Path,                # from `fuse`
     path: Path,                  # file to write
     packer: Packer,              # words to windows
-    sentences: list[list[str]],  # words of some hundred training sentences
+    sentences: list[list[str]],  # words of some training sentences
 ) -> Path:                       # the path
     "Quantise weights and the inputs of matrix products of `source` to int8, in ranges that `sentences` show."
     import logging, onnx
@@ -133,7 +133,7 @@ def export_model(
     gold: list[list[str]],       # their tags
     training: list[list[str]],   # training sentences that show int8 its ranges
     min_agreement: float = .999, # fp32: share of sentences with exactly PyTorch's entities
-    max_f1_loss: float = .002,   # int8: strict micro F1 lost
+    max_f1_loss: float = .003,   # int8: strict micro F1 lost
     progress=None,               # wraps the batches, e.g. tqdm
 ) -> dict:                       # gates with their values, agreement, sizes in bytes
     "Export, fuse, quantise and compare; `folder` appears only when every gate has passed."
