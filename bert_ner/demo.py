@@ -7,6 +7,7 @@ __all__ = ['EXAMPLES', 'PAGE_STYLE', 'entity_table', 'as_json', 'download_link',
 
 # %% ../nbs/07_demo.ipynb #0003
 import base64, json, os, sys, time
+from importlib.util import find_spec
 from pathlib import Path
 from fastcore.basics import patch
 from .core import *
@@ -100,6 +101,7 @@ class Demo(widgets.VBox):
     ):
         self.folder, self.taggers, self.done, self.entities = Path(folder), {}, None, []
         files = {"onnx": ("ONNX Runtime", "model.onnx"), "onnx-int8": ("ONNX Runtime, int8", "model.int8.onnx")}
+        if find_spec("openvino"): files["openvino"] = ("OpenVINO", "model.onnx")
         engines = [(label, name) for name, (label, file) in files.items() if (self.folder/file).is_file() or name == best_engine(self.folder)] + [("Triton server", "triton")]
         names = [value for _, value in engines]
         if engine not in names: raise BertNerError(f"no engine '{engine}' for {self.folder}: there are {', '.join(names)}")

@@ -8,7 +8,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from bert_ner.core import ROOT
 from bert_ner.demo import EXAMPLES
-from bert_ner.infer import Tagger
+from bert_ner.infer import Tagger, best_engine
 
 pytestmark = pytest.mark.browser
 PATIENCE = 120  # seconds: a busy machine is no failure
@@ -149,7 +149,7 @@ def test_download(page, mini_tagger_folder):
     with page.expect_download() as download: page.get_by_role("link", name="Download JSON").click()
     assert download.value.suggested_filename == "entities.json"
     with open(download.value.path(), encoding="utf-8") as f: saved = json.load(f)
-    assert saved == dict(text=TEXT, engine="onnx", entities=[e.as_dict() for e in Tagger.load(mini_tagger_folder).tag(TEXT)])
+    assert saved == dict(text=TEXT, engine=best_engine(mini_tagger_folder), entities=[e.as_dict() for e in Tagger.load(mini_tagger_folder).tag(TEXT)])
 
 
 @pytest.mark.parametrize("text", ["<script>window.broken = 1</script> in Paris", "<img src=x onerror='window.broken = 1'> Paris",
@@ -183,7 +183,7 @@ def test_nothing_to_find(page):
 def test_engines(page):
     tag(page, TEXT, 5)
     before = marks(page)
-    assert options(page, "Engine") == ["ONNX Runtime", "ONNX Runtime, int8", "Triton server"]
+    assert options(page, "Engine") == ["ONNX Runtime", "ONNX Runtime, int8", "OpenVINO", "Triton server"]
     page.get_by_label("Engine").select_option("ONNX Runtime, int8")
     expect(status(page)).to_have_text(re.compile("^5 entities in .* by ONNX Runtime, int8$"))
     assert marks(page) == before
