@@ -76,4 +76,4 @@ lock: $(READY) ## write constraints.txt from the environment as it is
 
 clean: ## remove the environments and what the stages made
 	@echo "clean: removing environments, models, reports, stored corpora"
-	@rm -rf .venv .venv-triton models reports data.PHONY: help setup repro test check lab demo bench pretrained/arrow data.PHONY: help setup repro test check lab demo bench pretrained/sample.csv model_repository.PHONY: help setup repro test check lab demo bench pretrained/[0-9]* bert_ner.egg-info
+	@rm -rf .venv .venv-triton models reports data/*/arrow data/*/sample.csv model_repository/*/[0-9]* bert_ner.egg-info

@@ -9,6 +9,7 @@ __all__ = ['ENGINES', 'OnnxEngine', 'processor_bf16', 'OpenVinoEngine', 'open_en
 # %% ../nbs/00e_infer.ipynb #0003
 import asyncio, threading
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from .core import *
@@ -41,6 +42,7 @@ class OnnxEngine:
         return self.session.run(["logits"], {k: given[k] for k in self.names})[0]
 
 # %% ../nbs/00e_infer.ipynb #0011
+@cache
 def processor_bf16() -> bool:  # False also where OpenVINO is not installed
     "Whether OpenVINO finds a processor that multiplies bf16 in hardware."
     if find_spec("openvino") is None: return False

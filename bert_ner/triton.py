@@ -467,7 +467,7 @@ def docker_command(
 # %% ../nbs/06_triton.ipynb #0072
 def request_batches(
     texts: list[str],    # texts of any length
-    most: int = 64,      # texts a request
+    most: int = MOST,    # texts a request
     chars: int = 65_536, # characters a request (a single longer text is a request of its own)
 ) -> list[list[int]]:    # indices of the texts of each request, longest first
     "Requests of bounded size, texts of similar length together."
