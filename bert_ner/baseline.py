@@ -88,7 +88,7 @@ def train_epoch(
 ) -> float:                  # mean loss a word
     "One pass over `windows` in shuffled batches of similar length."
     model.train()
-    batches, total, count = token_batches([len(w.ids) for w in windows], budget), 0., 0
+    batches, total, count = token_batches([len(w.ids) for w in windows], budget, budget), 0., 0
     random.shuffle(batches)
     for batch in progress(batches):
         chosen = [windows[i] for i in batch]

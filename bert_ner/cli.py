@@ -156,7 +156,7 @@ Model = Annotated[Optional[Path], typer.Option(help="Folder of the model; by def
 def infer(text: Text = None, file: File = None, engine: Annotated[str, typer.Option(help="onnx, onnx-int8 or triton; auto: what the model's folder has.")] = "auto",
           url: Annotated[str, typer.Option(help="Of the server, for --engine triton.")] = "localhost:8001", model: Model = None, as_json: Json = False):
     "Find the entities of a text."
-    if engine == "triton": from bert_ner.triton import TritonTagger; tagger = TritonTagger(url)
+    if engine == "triton": from bert_ner.triton import TritonTagger; tagger = TritonTagger(url, retries=0)
     else: tagger = Tagger.load(model, engine)
     show_entities(tagger.tag(read_texts(text, file)), as_json)
 
@@ -178,10 +178,13 @@ def repository(
     return ROOT/"model_repository" if backend == "embedded" else artefact("models", f"triton/{backend}")
 
 @app.command("prepare-triton")
-def prepare_triton(backend: Backend = "embedded", engine: Annotated[str, typer.Option(help="onnx or onnx-int8.")] = "onnx", model: Model = None):
-    "Write the model repository for a Triton server."
-    from bert_ner.triton import prepare
-    print(f"wrote {prepare(repository(backend), backend, model, engine)} (flavour {backend})")
+def prepare_triton(backend: Backend = "embedded", engine: Annotated[str, typer.Option(help="onnx or onnx-int8.")] = "onnx", model: Model = None,
+                   back: Annotated[bool, typer.Option("--back", help="Set the newest version aside instead: the server goes back to the one before.")] = False):
+    "Write a new version of the model repository for a Triton server; `bert-ner serve` takes it up while it runs."
+    from bert_ner.triton import prepare, versions, withdraw
+    folder = repository(backend)
+    if back: return print(f"version {withdraw(folder)} is the newest of {folder} again")
+    print(f"wrote version {versions(prepare(folder, backend, model, engine))[-1]} of {folder} (flavour {backend})")
 
 @app.command("setup-triton")
 def setup_triton():
@@ -190,15 +193,15 @@ def setup_triton():
     server_env()
 
 @app.command()
-def serve(docker: Annotated[bool, typer.Option("--docker", help="Print the lines that serve with NVIDIA's container.")] = False,
+def serve(docker: Annotated[bool, typer.Option("--docker", help="Serve with NVIDIA's container (docker compose).")] = False,
           backend: Annotated[str, typer.Option(help="With --docker: onnx or tensorrt, as prepared.")] = "onnx",
           http: int = 8000, grpc: int = 8001, metrics: int = 8002):
     "Serve with Triton on this machine until Ctrl-C."
     from bert_ner import triton
     ports = (http, grpc, metrics)
     if not docker: return triton.serve(ports=ports)
-    print(f"docker build -t bert-ner-triton - <<'END'\n{triton.dockerfile()}END")
-    print(triton.docker_command(repository(backend), gpu=backend == "tensorrt", ports=ports))
+    status = triton.serve_docker(repository(backend), gpu=backend == "tensorrt", ports=ports)
+    if status: raise typer.Exit(status)
 
 # %% ../nbs/09_cli.ipynb #0022
 @app.command("demo-local")

@@ -61,7 +61,7 @@ class Packer:
     def pieces(self, words: list[str]) -> list[list[int]]:
         "The piece ids of each of `words`, at least one each (a word the tokenizer wipes out is `[UNK]`)."
         new = list({w for w in words if w not in self.known})
-        if len(self.known) + len(new) > 200_000: self.known, new = {}, list(set(words))
+        if len(self.known) + len(new) > 65_536: self.known, new = {}, list(set(words))
         encoded = self.tokenizer.encode_batch(new, add_special_tokens=False)
         self.known.update((w, e.ids or [self.unk]) for w, e in zip(new, encoded))
         return [self.known[w] for w in words]
@@ -85,12 +85,14 @@ class Packer:
 def token_batches(
     lengths: list[int],    # pieces of each window
     budget: int = 2048,    # padded tokens a batch (a single longer window is a batch of its own)
+    waste: int | None = None,  # of these, padding; a 128th by default
 ) -> list[list[int]]:      # indices of the windows of each batch, longest first
-    "Length-sorted batches of at most `budget` padded tokens."
-    order, start, out = sorted(range(len(lengths)), key=lambda i: -lengths[i]), 0, []
-    while start < len(order):
-        n = max(1, budget // max(1, lengths[order[start]]))
-        out.append(order[start:start + n]); start += n
+    "Length-sorted batches of at most `budget` padded tokens, at most `waste` of them padding."
+    waste, padding, longest, out = budget // 128 if waste is None else waste, 0, 0, []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        padding += longest - lengths[i]
+        if not out or padding > waste or longest * (len(out[-1]) + 1) > budget: out.append([]); longest, padding = lengths[i], 0
+        out[-1].append(i)
     return out
 
 # %% ../nbs/00d_pieces.ipynb #0023

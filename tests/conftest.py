@@ -1,6 +1,8 @@
 "What several tests share: a tagger in miniature, real in everything but its knowledge."
+import functools
 import os
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -35,13 +37,20 @@ def mini_tagger_folder(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(config, items):
-    "The tests on the real corpus run where `BERT_NER_GMB` names it; elsewhere they are deselected, and the header says so."
-    if os.environ.get("BERT_NER_GMB"): return
-    gone = [i for i in items if i.get_closest_marker("gmb")]
+    "What this machine cannot do, or was not asked to do, is deselected, and the header says so."
+    gone = [i for i in items if any(i.get_closest_marker(m) for m, why in missing().items() if why)]
     items[:] = [i for i in items if i not in gone]
     config.hook.pytest_deselected(items=gone)
 
 
-def pytest_report_header(config):
-    corpus = os.environ.get("BERT_NER_GMB")
-    return f"real corpus: {'its tests run on ' + corpus if corpus else 'its tests do not run (BERT_NER_GMB is not set)'}"
+@functools.cache
+def missing():
+    "Marker of tests -> why they do not run here, \"\" where they do."
+    def tool(*command):
+        try: return "" if not subprocess.run(command, capture_output=True).returncode else f"`{' '.join(command)}` fails"
+        except FileNotFoundError: return f"there is no {command[0]}"
+    return dict(gmb="" if os.environ.get("BERT_NER_GMB") else "BERT_NER_GMB does not name the real corpus", long="" if os.environ.get("BERT_NER_LONG") else "BERT_NER_LONG is not set",
+                node=tool("node", "--version"), curl=tool("curl", "--version"), compose=tool("docker", "compose", "version"))
+
+
+def pytest_report_header(config): return [f"tests marked {m}: {f'do not run, {why}' if why else 'run'}" for m, why in missing().items()]

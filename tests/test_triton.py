@@ -14,26 +14,10 @@ from bert_ner.core import ROOT, BertNerError
 from bert_ner.infer import Tagger
 from bert_ner.triton import CHARS, MOST, START_RACE, AsyncTritonTagger, Server, TritonTagger, pick_ports, prepare, server_ready, text_config
 
+from processes import group, named, processes
+
 APIS = dict(grpc=grpc, http=http)
 TEXTS = ["Mr. Bush met Paris in New York on Monday.", "", " \r\n", "🎉 Paris\0! Cafe\u0301 in\r\nNew York", "x" * 10_000, "in Paris " * 400, "東京 Paris"]
-
-
-def processes():
-    "(id, parent, process group, command line) of every living process."
-    for p in Path("/proc").glob("[0-9]*"):
-        try: (state, parent, leader), command = (p/"stat").read_text().rsplit(")", 1)[1].split()[:3], (p/"cmdline").read_text()
-        except OSError: continue
-        if state != "Z": yield int(p.name), int(parent), int(leader), command
-
-
-def group(leader):
-    "Ids of the living processes in the process group `leader`."
-    return [p for p, _, g, _ in processes() if g == leader]
-
-
-def named(word):
-    "Ids of the living processes, other than this one, whose command line has `word` in it."
-    return [p for p, _, _, command in processes() if word in command and p != os.getpid()]
 
 
 def gone(leader, seconds=30):
@@ -289,8 +273,8 @@ def test_broken_file(mini_tagger_folder, tmp_path, flavour, file, said):
 def test_a_start_that_races_is_tried_again(repository, fails, starts):
     class Shaky(Server):
         tried = 0
-        def _start(self, env, ports): Shaky.tried += 1
-        def _wait(self, timeout):
+        def _start(self): Shaky.tried += 1
+        def _wait(self):
             if Shaky.tried <= fails: raise BertNerError(f"Triton did not start: {START_RACE}")
     if fails < 3: Shaky(repository)
     else:

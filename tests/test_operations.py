@@ -1,0 +1,377 @@
+"What an operations team does to a Triton server, or has done to it: new versions, dead processes, full queues, odd clients, odd bytes, long days."
+import asyncio
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings, strategies as st
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from bert_ner.core import ROOT, BertNerError, read_json
+from bert_ner.infer import Tagger, pretrained_folder
+from bert_ner.sample import sample_rows
+from bert_ner.triton import KEY, AsyncTritonTagger, Server, TritonTagger, Unavailable, ask_json, post, prepare, server_ready, versions, withdraw
+
+from processes import memory, stubs
+
+DEPLOY = ROOT/"deploy"
+TEXT = "Mr. Bush met Paris in New York on Monday."
+
+
+@pytest.fixture(scope="module")
+def repository(mini_tagger_folder, tmp_path_factory): return prepare(tmp_path_factory.mktemp("operations")/"models", model=mini_tagger_folder)
+
+
+@pytest.fixture(scope="module")
+def server(repository):
+    with Server(repository, log=repository.parent/"triton.log", timeout=120) as server: yield server
+
+
+@contextmanager
+def callers(server, want, count=4, **kw):
+    "Asks for `TEXT` from `count` threads meanwhile; yields [answers, [errors]]. Every answer must be `want`."
+    tally, stop, lock = [0, []], threading.Event(), threading.Lock()
+    def ask():
+        with TritonTagger(server.urls["grpc"], timeout=20, **kw) as client:
+            while not stop.is_set():
+                try: found, error = client.tag(TEXT), None
+                except BertNerError as e: found, error = want, e
+                with lock:
+                    if error or found != want: tally[1].append(error or found)
+                    else: tally[0] += 1
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for t in threads: t.start()
+    try: yield tally
+    finally:
+        stop.set()
+        for t in threads: t.join()
+
+
+# versions
+
+@pytest.mark.parametrize("flavour", ["embedded", "python"])
+def test_versions_come_and_go_under_load(mini_tagger_folder, tmp_path, flavour):
+    "A new one, back again, a broken one, one that does not answer: nobody who asks meanwhile notices."
+    folder = prepare(tmp_path/"models", flavour, model=mini_tagger_folder)
+    want = Tagger.load(mini_tagger_folder).tag(TEXT)
+    with Server(folder, log=tmp_path/"log", timeout=120) as server, callers(server, want, retries=0) as tally:
+        assert server.tend() == ""
+        prepare(folder, flavour, model=mini_tagger_folder)
+        assert (server.tend(), server.version, versions(folder)) == ("version 2 is served", 2, [1, 2])
+        withdraw(folder)
+        assert (server.tend(), server.version) == ("version 1 is served", 1)
+        prepare(folder, flavour, model=mini_tagger_folder)
+        (folder/"bert_ner"/"2"/"tagger.json").write_text("{}")
+        said = server.tend()
+        assert re.fullmatch("version 2 was set aside, version 1 goes on: bert_ner was not loaded: .*tagger.json is not the file that was prepared.*", said) and versions(folder) == [1]
+        prepare(folder, flavour, model=mini_tagger_folder)
+        about = read_json(folder/"bert_ner"/"2"/"prepared.json"); model = folder/"bert_ner"/"2"/"model.py"     # it loads, and then it does not answer
+        model.write_text(model.read_text().replace("self.model.execute(requests)", "raise ValueError('no')"))
+        (folder/"bert_ner"/"2"/"prepared.json").write_text(json.dumps({**about, "sha256": {k: v for k, v in about["sha256"].items() if k != "model.py"}}))
+        before, tally[1][:] = tally[0], []
+        assert server.tend().startswith("version 2 was set aside, version 1 goes on: bert_ner does not answer") and server.tend() == ""
+        broken = [str(e) for e in tally[1]]
+        time.sleep(.3)
+    assert tally[0] > before and all("ValueError" in e for e in broken)      # what asked in the moment of the last one may have heard its fault
+    assert len(tally[1]) == len(broken)
+
+
+def test_serve_takes_up_what_is_prepared(mini_tagger_folder, tmp_path):
+    folder = prepare(tmp_path/"models", model=mini_tagger_folder)
+    parent = subprocess.Popen([sys.executable, "-c", "import sys; from bert_ner.triton import serve; serve(sys.argv[1], (0, 0, 0), log=sys.argv[2], timeout=120)", folder, tmp_path/"log"],
+                              stdout=subprocess.PIPE, text=True)
+    try:
+        url = re.search(r"gRPC (\S+),", parent.stdout.readline())[1]
+        prepare(folder, model=mini_tagger_folder)
+        assert parent.stdout.readline() == "version 2 is served\n"
+        withdraw(folder)
+        assert parent.stdout.readline() == "version 1 is served\n"
+        with TritonTagger(url) as client: assert len(client.tag(TEXT)) == 4
+        parent.terminate()
+        assert parent.communicate(timeout=60)[0] == "stopped\n"
+    finally: parent.kill(); parent.wait()
+
+
+# processes that die
+
+def test_a_killed_python_process_is_replaced(mini_tagger_folder, tmp_path):
+    "Under load, by kill -9: every request ends, with an answer or an error that says to ask again; callers that do get their answers."
+    folder = prepare(tmp_path/"models", model=mini_tagger_folder)
+    want = Tagger.load(mini_tagger_folder).tag(TEXT)
+    with Server(folder, log=tmp_path/"log", timeout=120) as server:
+        stop = threading.Event()
+        def tend():
+            while not stop.wait(.3): said.extend(filter(None, [server.tend()]))
+        said, tending = [], threading.Thread(target=tend)
+        with callers(server, want, retries=6) as patient, callers(server, want, retries=0) as hasty:
+            tending.start(); time.sleep(.5)
+            for _ in range(2):
+                old = stubs(server); os.kill(old[0], signal.SIGKILL)
+                end = time.monotonic() + 60
+                while not any(said) and time.monotonic() < end: time.sleep(.1)
+                before = patient[0]
+                while patient[0] < before + 20 and time.monotonic() < end: time.sleep(.1)
+                assert said.pop() and patient[0] >= before + 20 and not set(stubs(server)) & set(old)
+        stop.set(); tending.join()
+    assert not patient[1] and hasty[1] and all(isinstance(e, Unavailable) for e in hasty[1])
+
+
+def test_a_killed_server_is_noticed(repository, tmp_path):
+    "Whoever waits for an answer hears of it well before the deadline."
+    with Server(repository, log=tmp_path/"log", timeout=120) as server:
+        faults, seconds = [], []
+        def ask(protocol):
+            with TritonTagger(server.urls[protocol], protocol, timeout=30, retries=0) as client:
+                try:
+                    while True: client.tag_batch(["in Paris " * 20_000] * 3)
+                except BertNerError as e: faults.append(str(e)); seconds.append(time.monotonic())
+        threads = [threading.Thread(target=ask, args=(p,)) for p in ("grpc", "http")]
+        for t in threads: t.start()
+        time.sleep(1); began = time.monotonic(); os.killpg(server.process.pid, signal.SIGKILL)
+        for t in threads: t.join()
+    assert all(s - began < 10 for s in seconds) and all(re.match("no Triton server answers at 127.0.0.1", f) for f in faults), faults
+
+
+def test_health_asks_the_model(repository, tmp_path):
+    def health(url): return subprocess.run([sys.executable, DEPLOY/"health.py", url], capture_output=True, text=True)
+    sys.path.insert(0, str(DEPLOY))
+    try: from health import healthy
+    finally: sys.path.remove(str(DEPLOY))
+    with Server(repository, log=tmp_path/"log", timeout=120) as server:
+        url = server.urls["http"]
+        assert (healthy(url), health(url).returncode) == (True, 0)
+        os.kill(stubs(server)[0], signal.SIGKILL); time.sleep(1.5)
+        assert server_ready(url) and healthy(url) is False and health(url).returncode == 1       # Triton calls itself ready all the same
+        while server.tend() == "": time.sleep(.1)
+        assert healthy(url) is True
+    assert healthy(url) is None and health(url).returncode == 1
+
+
+# more than it can take
+
+def test_a_full_queue(server, mini_tagger_folder):
+    "While long texts keep the model busy 700 short ones come: 512 wait and are answered, the rest is refused at once (HTTP: 503), and that is all."
+    want = Tagger.load(mini_tagger_folder).tag(TEXT)
+    async def crowd():
+        async with AsyncTritonTagger(server.urls["grpc"], concurrency=800, retries=0) as client, AsyncTritonTagger(server.urls["grpc"], concurrency=8, retries=0) as other:
+            busy = [asyncio.create_task(other.tag(" ".join(["in Paris"] * 60_000))) for _ in range(2)]
+            await asyncio.sleep(.3)
+            short = [asyncio.create_task(client.tag(TEXT)) for _ in range(700)]
+            while sum(t.done() for t in short) < 100: await asyncio.sleep(.01)
+            http = await asyncio.to_thread(post, server.urls["http"], "/v2/models/bert_ner/infer", ask_json([TEXT]), {}, 30)
+            return await asyncio.gather(*busy), await asyncio.gather(*short, return_exceptions=True), http
+    busy, short, (status, said) = asyncio.run(crowd())
+    refused = [a for a in short if isinstance(a, Exception)]
+    assert [len(b) for b in busy] == [60_000] * 2
+    assert 100 < len(refused) < 200 and all(isinstance(a, Unavailable) and "no room in its queue" in str(a) for a in refused)
+    assert all(a == want for a in short if not isinstance(a, Exception))
+    assert status == 503 and json.loads(said)["error"] == "no room in the queue: 512 requests wait already"
+
+
+def test_slow_and_half_open_clients(server):
+    host, port = server.urls["http"].split(":")
+    held = []
+    try:
+        for i in range(200):
+            s = socket.create_connection((host, int(port)), timeout=5)
+            s.sendall(b"POST /v2/models/bert_ner/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n" + (b"\r\n{" if i % 2 else b""))
+            if i % 4 == 3: s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); s.close()      # gone without a word
+            else: held.append(s)
+        for protocol in ("grpc", "http"):
+            with TritonTagger(server.urls[protocol], protocol, timeout=10) as client: assert len(client.tag(TEXT)) == 4
+    finally:
+        for s in held: s.close()
+    assert server_ready(server.urls["http"])
+
+
+def test_a_body_of_64_megabytes(server):
+    body = json.dumps(ask_json(["x" * (64 << 20)])).encode()
+    host, port = server.urls["http"].split(":")
+    link = http.client.HTTPConnection(host, int(port), timeout=60)
+    try:
+        link.request("POST", "/v2/models/bert_ner/infer", body)
+        answer = link.getresponse(); said = answer.read()
+        assert answer.status in (400, 413, 500) and (answer.status == 413 or b"send at most 1,000,000" in said or b"maximum" in said)
+    except (BrokenPipeError, ConnectionResetError): pass                 # refused before it was read to its end
+    finally: link.close()
+    link = grpc.InferenceServerClient(server.urls["grpc"])
+    value = grpc.InferInput("TEXT", [1, 1], "BYTES"); value.set_data_from_numpy(np.array([[b"x" * (64 << 20)]], dtype=object))
+    with pytest.raises(InferenceServerException, match="send at most 1,000,000|larger than max"): link.infer("bert_ner", [value])
+    link.close()
+    with TritonTagger(server.urls["grpc"]) as client: assert len(client.tag(TEXT)) == 4
+
+
+# what only the operator may do
+
+def test_control_of_models_needs_the_key(server):
+    http_url, path = server.urls["http"], "/v2/repository/models/bert_ner/unload"
+    for headers in ({}, {KEY: "guess"}): assert post(http_url, path, {}, headers, 10)[0] == 403
+    assert post(http_url, "/v2/systemsharedmemory/region/x/register", dict(key="/x", byte_size=64, offset=0), {}, 10)[0] == 403
+    assert post(http_url, "/v2/logging", dict(log_verbose_level=1), {}, 10)[0] == 403
+    link = grpc.InferenceServerClient(server.urls["grpc"])
+    for attempt in (lambda: link.unload_model("bert_ner"), lambda: link.register_system_shared_memory("x", "/x", 64), lambda: link.update_log_settings({"log_verbose_level": 1})):
+        with pytest.raises(InferenceServerException, match=KEY): attempt()
+    link.close()
+    with TritonTagger(server.urls["grpc"], retries=0) as client: assert len(client.tag(TEXT)) == 4
+    listening = [l.split()[1] for file in ("tcp", "tcp6") for l in (Path("/proc/net")/file).read_text().splitlines()[1:] if l.split()[3] == "0A"]
+    for port in (int(u.split(":")[1]) for u in server.urls.values()): assert {l.split(":")[0] for l in listening if l.endswith(f":{port:04X}")} <= {"0100007F", "0000000000000000FFFF00000100007F"}      # loopback
+
+
+# odd bytes
+
+MANY = bool(os.environ.get("BERT_NER_LONG"))
+ODD = st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda t: t.encode("utf-8", "surrogatepass")),
+                st.sampled_from([b"", b"\0", b"Paris\0" * 9, b"\xef\xbb\xbfParis", "\u202eParis\u0301🏴󠁧󠁢󠁥󠁮󠁧󠁿 ".encode(), b"\xff\xfe", b" " * 500, b"in Paris " * 80]))
+
+
+@pytest.fixture(scope="module")
+def asked(server, mini_tagger_folder):
+    "A connection that is kept, and the tagger that the server has."
+    link = grpc.InferenceServerClient(server.urls["grpc"])
+    yield link, Tagger.load(mini_tagger_folder)
+    link.close()
+
+
+@settings(max_examples=2000 if MANY else 200, deadline=None)
+@given(texts=st.lists(ODD, min_size=1, max_size=5), threshold=st.one_of(st.none(), st.floats(), st.text(max_size=5)))
+def test_odd_texts(asked, texts, threshold):
+    "The local entities where all is well, one sentence about TEXT or threshold where it is not; never a dead server."
+    link, tagger = asked
+    value = grpc.InferInput("TEXT", [len(texts), 1], "BYTES"); value.set_data_from_numpy(np.array([[t] for t in texts], dtype=object))
+    try: answer = link.infer("bert_ner", [value], parameters=None if threshold is None else dict(threshold=threshold))
+    except InferenceServerException as e: assert re.search(r"TEXT\[\d\] is not UTF-8|parameter threshold is", str(e))
+    else:
+        least = float(threshold or 0)
+        want = [[e.as_dict() for e in found if e.score >= least] for found in tagger.tag_batch([t.decode() for t in texts])]
+        assert [json.loads(a) for a in answer.as_numpy("ENTITIES")[:, 0]] == want and 0 <= least <= 1
+
+
+@settings(max_examples=2000 if MANY else 100, deadline=None)
+@given(body=st.one_of(st.binary(max_size=300), st.recursive(st.one_of(st.none(), st.integers(), st.text(max_size=9)), lambda x: st.one_of(st.lists(x, max_size=3), st.dictionaries(
+    st.sampled_from(["inputs", "name", "datatype", "shape", "data", "parameters", "outputs"]), x, max_size=5)), max_leaves=12).map(lambda x: json.dumps(x).encode())),
+    length=st.one_of(st.none(), st.integers(-2, 400)))
+def test_odd_bodies(server, body, length):
+    "Over HTTP: some status, and the server goes on."
+    host, port = server.urls["http"].split(":")
+    link = http.client.HTTPConnection(host, int(port), timeout=30)
+    try:
+        link.request("POST", "/v2/models/bert_ner/infer", body, {} if length is None else {"Inference-Header-Content-Length": str(length)})
+        assert 200 <= link.getresponse().status < 600
+    finally: link.close()
+    assert server_ready(server.urls["http"])
+
+
+# long days
+
+@pytest.mark.long
+def test_ten_thousand_requests_one_after_the_other(server):
+    with TritonTagger(server.urls["grpc"]) as client:
+        for _ in range(1000): client.tag(TEXT)
+        before = memory(server)
+        for _ in range(10_000): client.tag(TEXT)
+    assert memory(server) < before + 20
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_mixed_lengths_for_a_while(tmp_path):
+    "The shipped model, 5 to 2,000 words a text, 32 callers at once: no error, the local entities, memory that stays."
+    words = [w for row in sample_rows(42, 3000) for w in row[0]]
+    rng = random.Random(42)
+    texts = [" ".join(words[i:i + n]) for n in [5, 2000, *(round(5 * 400 ** rng.random()) for _ in range(62))] for i in [rng.randrange(len(words) - n)]]
+    tagger = Tagger.pretrained()
+    want = tagger.tag_batch(texts)
+    folder = prepare(tmp_path/"models", model=pretrained_folder(), engine="onnx-int8")
+    seconds = float(os.environ.get("BERT_NER_SOAK", 120))
+    def same(a, b): return [(e.start, e.end, e.label, e.text) for e in a] == [(e.start, e.end, e.label, e.text) for e in b]
+    with Server(folder, log=tmp_path/"log", timeout=120) as server:
+        async def crowd():
+            async with AsyncTritonTagger(server.urls["grpc"], timeout=120, concurrency=32, retries=0) as client:
+                end, sizes, done = time.monotonic() + seconds, [], 0
+                async def caller(seed):
+                    nonlocal done
+                    mine = random.Random(seed)
+                    while time.monotonic() < end:
+                        i = mine.randrange(len(texts))
+                        assert same(await client.tag(texts[i]), want[i]), f"text {i}"
+                        done += 1
+                async def watch():
+                    while time.monotonic() < end: await asyncio.sleep(seconds / 10); sizes.append(await asyncio.to_thread(memory, server))
+                await asyncio.gather(watch(), *(caller(s) for s in range(32)))
+                return sizes, done
+        sizes, done = asyncio.run(crowd())
+    print(f"{done} requests in {seconds:g} s, MiB {[round(s) for s in sizes]}")
+    assert done > 100 and max(sizes[5:]) < 1.1 * max(sizes[2:5]) + 20
+
+
+# what deploy/ says
+
+def test_compose_file():
+    file = yaml.safe_load((DEPLOY/"compose.yaml").read_text())
+    triton = file["services"]["triton"]
+    assert triton["user"] != "0:0" and triton["read_only"] and triton["cap_drop"] == ["ALL"] and triton["volumes"][0]["read_only"]
+    for service in file["services"].values():
+        assert all(p.startswith("127.0.0.1:") for p in service["ports"]) and "latest" not in service["image"]
+        for v in service["volumes"]:
+            if v["source"].startswith("./"): assert (DEPLOY/v["source"]).exists(), v
+    image = (DEPLOY/"Dockerfile").read_text()
+    assert re.search(r"IMAGE=(\S+)", image)[1] == re.search(r"IMAGE:-([^}]+)}", triton["build"]["args"]["IMAGE"])[1]
+    pins = {l for l in (ROOT/"triton-constraints.txt").read_text().splitlines() if l.split("==")[0] in ("numpy", "onnxruntime", "tokenizers")}
+    assert pins == set(re.search(r"pip install .*", image)[0].split()[-3:])
+    assert "deploy" in yaml.safe_load((DEPLOY/"compose.gpu.yaml").read_text())["services"]["triton"]
+    scraped = yaml.safe_load((DEPLOY/"prometheus.yml").read_text())["scrape_configs"][0]["static_configs"][0]["targets"]
+    assert scraped == ["triton:8002"] and "EXPOSE 8000 8001 8002" in image
+
+
+@pytest.mark.compose
+@pytest.mark.parametrize("more", [[], ["-f", "compose.gpu.yaml"], ["--profile", "watch"]])
+def test_compose_reads_its_file(more):
+    done = subprocess.run(["docker", "compose", "-f", "compose.yaml", *more, "config", "--quiet"], cwd=DEPLOY, capture_output=True, text=True, env={**os.environ, "REPOSITORY": "/tmp", "BERT_NER_KEY": "k"})
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_dashboard_asks_for_what_there_is(server):
+    "Every metric and every label of the dashboard is one that the server has."
+    with TritonTagger(server.urls["grpc"]) as client: client.tag(TEXT)
+    link = http.client.HTTPConnection(server.urls["metrics"]); link.request("GET", "/metrics"); said = link.getresponse().read().decode(); link.close()
+    there = set(re.findall(r"^((?:nv|bert_ner)_\w+)", said, re.M))
+    asked = [t["expr"] for p in read_json(DEPLOY/"grafana"/"bert-ner.json")["panels"] for t in p["targets"]]
+    names = {n for e in asked for n in re.findall(r"\b(?:nv|bert_ner)_\w+", e)}
+    assert len(asked) >= 10 and len(names) >= 11 and names <= there, names - there
+    assert 'model="bert_ner"' in said and 'reason="' in said
+
+
+# what the README says to other languages
+
+def shell_lines(language, word):
+    block, = [b for b in re.findall(rf"```{language}\n(.*?)```", (ROOT/"README.md").read_text(encoding="utf-8"), re.S) if word in b]
+    return block
+
+
+@pytest.mark.curl
+def test_curl(server):
+    line, = [l for l in shell_lines("shell", "curl -s localhost:8000").splitlines() if l.startswith("curl")]
+    said = subprocess.run(["bash", "-c", line.replace("localhost:8000", server.urls["http"]).replace("Angela Merkel met officials in Paris.", "in Paris")], capture_output=True, text=True)
+    assert json.loads(json.loads(said.stdout)["outputs"][0]["data"][0])[0]["text"] == "Paris", said
+
+
+@pytest.mark.node
+def test_node(server, tmp_path):
+    (tmp_path/"ask.mjs").write_text(shell_lines("js", "fetch(").replace("localhost:8000", server.urls["http"]).replace("Angela Merkel met officials in Paris on Monday.", "🎉 in Paris"))
+    said = subprocess.run(["node", tmp_path/"ask.mjs"], capture_output=True, text=True)
+    assert said.stdout.split() == ["5", "10", "geo", "Paris"], said
