@@ -155,7 +155,7 @@ def open_version(
     "The model of a version folder. Raises `BertNerError` where a file is not the one that was prepared."
     folder = Path(folder); about = read_json(folder/"prepared.json")
     for name, digest in about["sha256"].items():
-        if not (folder/name).is_file() or file_hash(folder/name) != digest: raise BertNerError(f"{folder/name} is not the file that was prepared: run `bert-ner prepare-triton` again")
+        if not (folder/name).is_file() or file_hash(folder/name) != digest: raise BertNerError(f"{(folder/name).resolve()} is not the file that was prepared: run `bert-ner prepare-triton` again")
     if about["flavour"] == "embedded": tagger = Tagger.load(folder, "onnx"); tagger.tag("The first text, which is slower, is not a user's.")
     else: tagger = Tagger.load(folder, None); tagger.engine = EncoderEngine(pb, int(folder.name))      # Triton lets nobody ask another model while it loads
     return TextModel(tagger, pb, folder.name)
@@ -432,7 +432,7 @@ def log_error(
     failed = re.findall(r"failed to load '(\w+)' version \d+: ([^\n]*)", log)
     errors = re.findall(r'^E\d+ [^"\n]*"([^\n]*?)"?$', log, re.M) + re.findall(r"^error: ([^\n]*)", log, re.M)
     lines = [f"{name}: {fault}" for name, fault in failed[-1:]] or errors[-1:] or log.strip().splitlines()[-1:] or ["it said nothing"]
-    return lines[0].strip()[:300]
+    return lines[0].split("\\n")[0].strip()[:300]
 
 # %% ../nbs/06_triton.ipynb #0065
 WATCHER = '''
