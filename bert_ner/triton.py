@@ -123,6 +123,7 @@ class TextModel:
         "Answer who waits, then end."
         with self.changed: self.closed = True; self.changed.notify()
         self.worker.join()
+        self.meters.clear()                # a metric that outlives Triton's interface takes the process down
 
 # %% ../nbs/06_triton.ipynb #0022
 IDS = ("input_ids", "attention_mask", "token_type_ids")
