@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'OnnxEngine', 'processor_bf16', 'OpenVinoEngine', 'open_engine', 'pretrained_folder', 'model_folder',
-           'best_engine', 'WordTags', 'Tagger', 'AsyncTagger', 'check_parity']
+           'model_types', 'best_engine', 'WordTags', 'Tagger', 'AsyncTagger', 'check_parity']
 
 # %% ../nbs/00e_infer.ipynb #0003
 import asyncio, threading
@@ -100,6 +100,13 @@ def model_folder() -> Path:       # a tagger's folder
     try: own = artefact("models", "onnx")
     except BertNerError: return pretrained_folder()                  # outside a project
     return own if (own/"tagger.json").is_file() else pretrained_folder()
+
+def model_types(
+    folder: Path,  # a tagger's folder
+) -> list[str]:    # in the model's order
+    "The types of entities that the tagger of `folder` knows; where nothing is trained yet, the 8 of `core`."
+    file = Path(folder)/"tagger.json"
+    return types_of(read_json(file)["tags"]) if file.is_file() else list(TYPES)
 
 def best_engine(
     folder: Path,  # a tagger's folder
