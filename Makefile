@@ -62,7 +62,7 @@ demo: setup ## show the highlighting page on localhost
 
 docs: setup ## the executed notebooks, the figures and the library's functions as a site in _docs/
 	@echo "docs: writing the site (about a minute)"
-	@python -c "from bert_ner.docs import *; print('docs: open', write_site(ROOT/'_docs'))"
+	@python -c "from bert_ner.docs import *; print('docs: open', write_site())"
 
 readme: setup ## write README.md from nbs/index.ipynb and metrics/
 	@python -c "from bert_ner.docs import *; print('readme: wrote', write_readme())"

@@ -9,6 +9,7 @@ __all__ = ['PUBLISHED', 'STYLE_SHEET', 'Figures', 'results_table', 'gates_text',
 
 # %% ../nbs/08_docs.ipynb #0003
 import ast, html, json, posixpath, re, shutil, statistics, subprocess
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -151,13 +152,17 @@ def page(
             f'<link rel="icon" href="data:,">{STYLE_SHEET}</head><body class="site">{body}</body></html>\n')
 
 # %% ../nbs/08_docs.ipynb #0021
+@cache
+def _exporter():
+    from nbconvert import HTMLExporter
+    return HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True)
+
 def notebook_page(
     notebook: Path,             # to show, with the outputs that it has
     links: list[tuple[str, str]],  # (name, address) of the line above it
 ) -> str:                       # HTML
     "The page of `notebook`: links to other notebooks lead to their pages; nothing is fetched from elsewhere."
-    from nbconvert import HTMLExporter
-    text = HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True).from_filename(str(notebook))[0]
+    text = _exporter().from_filename(str(notebook))[0]
     text = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", text)
     text = re.sub(r'href="((?:\d\d\w*|index))\.ipynb(#[^"]*)?"', lambda m: f'href="{m[1]}.html{m[2] or ""}"', text)
     bar = '<nav class="pages">' + "".join(f'<a href="{a}">{html.escape(n)}</a>' for n, a in links) + "</nav>"
@@ -197,12 +202,12 @@ def index_page(
 
 # %% ../nbs/08_docs.ipynb #0024
 def write_site(
-    folder: Path,                  # to write, e.g. ROOT/"_docs"
+    folder: Path | None = None,    # to write; ROOT/"_docs" by default
     reports: Path | None = None,   # executed notebooks, a folder a corpus; ROOT/"reports" by default
     only: list[str] | None = None, # stems of the notebooks to show, all by default
 ) -> Path:                         # its index.html
     "Write the site, whole or not at all. Raises `BertNerError` where one of its links leads nowhere."
-    reports, chosen = Path(reports or ROOT/"reports"), [p for p in notebooks() if only is None or p.stem in only]
+    folder, reports, chosen = Path(folder or ROOT/"_docs"), Path(reports or ROOT/"reports"), [p for p in notebooks() if only is None or p.stem in only]
     corpora = [c for c in ("sample", "gmb", *sorted(p.name for p in reports.glob("*/"))) if (reports/c).is_dir()]
     with whole(folder) as tmp:
         tmp.mkdir(); pages = {}
@@ -216,7 +221,7 @@ def write_site(
         (tmp/"api.html").write_text(api_page([ROOT/"bert_ner"/f"{p.stem.partition('_')[2]}.py" for p in notebooks() if (ROOT/"bert_ner"/f"{p.stem.partition('_')[2]}.py").is_file()]), encoding="utf-8")
         (tmp/"index.html").write_text(index_page(Figures(), pages), encoding="utf-8")
         if broken := broken_links(tmp): raise BertNerError(f"{broken[0]} leads nowhere ({len(broken)} such links in all): nothing was written")
-    return Path(folder)/"index.html"
+    return folder/"index.html"
 
 # %% ../nbs/08_docs.ipynb #0026
 class _Page(HTMLParser):
