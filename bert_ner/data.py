@@ -221,8 +221,8 @@ def to_dataset(
     features = Features(dict(id=Value("int32"), words=List(Value("string")), tags=List(ClassLabel(names=list(tags)))))
     parts = {p: [] for p in ("train", "validation", "test")}
     for i, (words, labels) in enumerate(sentences): parts[split_of(words, seed)].append(dict(id=i, words=words, tags=labels))
-    empty = [p for p, rows in parts.items() if not rows]
-    if empty: raise BertNerError(f"the part '{empty[0]}' would be empty: {len(sentences)} sentences are too few to split 80/10/10")
+    empty = [p for p, rows in parts.items() if all(t == "O" for r in rows for t in r["tags"])]
+    if empty: raise BertNerError(f"the part '{empty[0]}' would have no entity: {len(sentences)} sentences are too few to split 80/10/10")
     def build(rows):                                # a fingerprint of the content, so that equal corpora make equal files
         content = rows if tuple(tags) == TAGS else [tags, rows]
         return Dataset(Dataset.from_list(rows, features=features).data, fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16])

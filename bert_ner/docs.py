@@ -68,10 +68,10 @@ def gates_text(
     "What the gates of `corpus` measured, in one paragraph."
     made, served, bert = (figures.read(corpus, n) for n in ("export", "triton", "bert"))
     onnx, int8, n, kept = made["onnx"], made["onnx_int8"], served["sentences"], bert["test_of_kept"]["raw_text"]["micro_f1"]
-    return (f"Gates: ONNX fp32 finds PyTorch's entities in {onnx['agreement']:.2%} of {onnx['sentences']:,} validation sentences; int8 changes micro F1 by {int8['gate']['value']:+.4f} there "
-        f"({made['bytes']['model.int8.onnx'] / 1e6:.0f} MB against {made['bytes']['model.onnx'] / 1e6:.0f}); the Triton server answers {served['equal']['grpc']:,} of {n:,} test sentences exactly as "
-        f"the local model over gRPC, {served['equal']['http']:,} over HTTP. On running text instead of the corpus's words test micro F1 of the kept model is {kept:.4f} (over words "
-        f"{bert['test']['micro']['f1']:.4f})" + (f"; the annotation agrees with itself at {f1:.3f} where sentences repeat." if (f1 := bert["noise_ceiling"]["f1"]) else ".") + "\n")
+    return (f"Gates: ONNX fp32 finds PyTorch's entities in {onnx['agreement']:.2%} of {onnx['sentences']:,} validation sentences; int8 changes micro F1 by "
+        f"{int8['gate']['value']:+.4f} there ({made['bytes']['model.int8.onnx'] / 1e6:.0f} MB against {made['bytes']['model.onnx'] / 1e6:.0f}); the Triton server answers "
+        f"{served['equal']['grpc']:,} of {n:,} test sentences exactly as the local model over gRPC, {served['equal']['http']:,} over HTTP. On running text instead of the corpus's words "
+        f"test micro F1 of the kept model is {kept:.4f} (over words {bert['test']['micro']['f1']:.4f})" + (f"; the annotation agrees with itself at {f1:.3f} where sentences repeat." if (f1 := bert["noise_ceiling"]["f1"]) else ".") + "\n")
 
 # %% ../nbs/08_docs.ipynb #0011
 def notebooks() -> list[Path]:  # in the order of reading
@@ -197,7 +197,8 @@ def index_page(
     cards = []
     for notebook, where in pages.items():
         links = " · ".join(f'<a href="{a}">{"report, " if kind != "notebook" else ""}{html.escape(kind)}</a>' for kind, a in where.items())
-        cards.append(f"<li><strong>{notebook.stem}</strong><span>{markdown2html(promise(notebook)).strip().removeprefix('<p>').removesuffix('</p>')}</span>{links}</li>")
+        said = markdown2html(promise(notebook)).strip().removeprefix("<p>").removesuffix("</p>")
+        cards.append(f"<li><strong>{notebook.stem}</strong><span>{said}</span>{links}</li>")
     return page("bert-ner", "".join(parts) + f'<h2>Notebooks</h2><ul class="cards">{"".join(cards)}</ul><p><a href="api.html">API: everything that the library exports</a></p>')
 
 # %% ../nbs/08_docs.ipynb #0024
@@ -218,7 +219,8 @@ def write_site(
             for kind, name in pages[notebook].items():
                 (tmp/name).write_text(notebook_page(notebook if kind == "notebook" else reports/kind/notebook.name, [("bert-ner", "index.html"), *near]), encoding="utf-8")
         shutil.copyfile(ROOT/"docs/demo.png", tmp/"demo.png")
-        (tmp/"api.html").write_text(api_page([ROOT/"bert_ner"/f"{p.stem.partition('_')[2]}.py" for p in notebooks() if (ROOT/"bert_ner"/f"{p.stem.partition('_')[2]}.py").is_file()]), encoding="utf-8")
+        modules = [m for m in (ROOT/"bert_ner"/f"{p.stem.partition('_')[2]}.py" for p in notebooks()) if m.is_file()]
+        (tmp/"api.html").write_text(api_page(modules), encoding="utf-8")
         (tmp/"index.html").write_text(index_page(Figures(), pages), encoding="utf-8")
         if broken := broken_links(tmp): raise BertNerError(f"{broken[0]} leads nowhere ({len(broken)} such links in all): nothing was written")
     return folder/"index.html"
