@@ -163,7 +163,7 @@ def notebook_page(
 ) -> str:                       # HTML
     "The page of `notebook`: links to other notebooks lead to their pages; nothing is fetched from elsewhere."
     text = _exporter().from_filename(str(notebook))[0]
-    text = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", text)
+    text = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>|<script>\s*\(function\(\) \{\s*function addWidgetsRenderer.*?</script>', "", text, flags=re.S)
     text = re.sub(r'href="((?:\d\d\w*|index))\.ipynb(#[^"]*)?"', lambda m: f'href="{m[1]}.html{m[2] or ""}"', text)
     bar = '<nav class="pages">' + "".join(f'<a href="{a}">{html.escape(n)}</a>' for n, a in links) + "</nav>"
     return re.sub(r"(<body[^>]*>)", lambda m: m[1] + STYLE_SHEET + bar, text, count=1)

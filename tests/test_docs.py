@@ -15,7 +15,9 @@ def site(tmp_path_factory):
     reports = tmp_path_factory.mktemp("docs")/"reports"
     report = json.loads((ROOT/"nbs/01_data.ipynb").read_text())
     last = [c for c in report["cells"] if c["cell_type"] == "code"][-1]
-    last["outputs"] = [dict(output_type="display_data", data={"text/markdown": "Half of the **sentences** have 19 words."}, metadata={})]
+    last["outputs"] = [dict(output_type="display_data", data=d, metadata={}) for d in ({"text/markdown": "Half of the **sentences** have 19 words."},
+        {"application/vnd.jupyter.widget-view+json": dict(model_id="0" * 32, version_major=2, version_minor=0), "text/plain": "a progress bar"})]
+    report["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": dict(state={}, version_major=2, version_minor=0)}
     (reports/"mine").mkdir(parents=True)
     (reports/"mine"/"01_data.ipynb").write_text(json.dumps(report))
     return write_site(reports.parent/"site", reports).parent
