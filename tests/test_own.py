@@ -43,7 +43,7 @@ def corpus(): return make_corpus()
 @pytest.fixture(scope="module")
 def trained(corpus, tmp_path_factory):
     "What the stages baseline, bert and export make of the corpus, in miniature: a BERT of two layers that was not pretrained. (top folder, data set, records)"
-    from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
     from bert_ner.baseline import train_baseline
     from bert_ner.bert import fine_tune
     from bert_ner.export import export_model
@@ -57,9 +57,9 @@ def trained(corpus, tmp_path_factory):
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]").save_pretrained(top/"small")
     seed_everything()
-    BertForTokenClassification._from_config(BertConfig(vocab_size=len(words), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+    BertModel._from_config(BertConfig(vocab_size=len(words), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
         max_position_embeddings=64, initializer_range=.1)).save_pretrained(top/"small")
-    bert = fine_tune(ds, top/"bert", str(top/"small"), True, 64, 0., seed=42, learning_rate=3e-3, num_train_epochs=10, per_device_train_batch_size=16,
+    bert = fine_tune(ds, top/"bert", str(top/"small"), True, 64, 0., seed=42, learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=16,
         logging_steps=50, disable_tqdm=True)
     validation = words_and_tags(ds["validation"])
     export_model(top/"bert", top/"onnx", *validation, list(ds["train"]["words"]), max_f1_loss=.05)
