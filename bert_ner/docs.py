@@ -155,7 +155,9 @@ def page(
 @cache
 def _exporter():
     from nbconvert import HTMLExporter
-    return HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = HTMLExporter(template_name="lab", exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter.register_filter("clean_html", lambda text: text)     # the cells are the project's own: cleaning them takes half of the time
+    return exporter
 
 def notebook_page(
     notebook: Path,             # to show, with the outputs that it has
@@ -242,5 +244,5 @@ def broken_links(
         to = urlsplit(link)
         target = unquote(to.path) or name
         if to.scheme or to.netloc: return False
-        return not (Path(folder)/target).is_file() or bool(to.fragment and target in pages and unquote(to.fragment) not in pages[target].ids)
+        return not (Path(folder)/target).is_file() or bool(to.fragment and target in pages and not {to.fragment, unquote(to.fragment)} & pages[target].ids)
     return [f"{name}: {link}" for name, p in pages.items() for link in p.links if broken(name, link)]

@@ -3,7 +3,7 @@ import json
 import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from bert_ner.core import ROOT, BertNerError
 from bert_ner.docs import broken_links, notebooks, write_site
@@ -30,7 +30,7 @@ def test_every_notebook_has_a_page_and_no_link_leads_nowhere(site):
 
 def test_a_broken_link_stops_the_site(tmp_path):
     broken = json.loads((ROOT/"nbs/00_core.ipynb").read_text())
-    broken["cells"].append(dict(cell_type="markdown", metadata={}, source="[gone](99_gone.ipynb)"))
+    broken["cells"].append(dict(cell_type="markdown", id="gone", metadata={}, source="[gone](99_gone.ipynb)"))
     (tmp_path/"reports"/"mine").mkdir(parents=True)
     (tmp_path/"reports"/"mine"/"00_core.ipynb").write_text(json.dumps(broken))
     with pytest.raises(BertNerError, match="99_gone.html leads nowhere"): write_site(tmp_path/"site", tmp_path/"reports", only=["00_core"])
@@ -52,11 +52,12 @@ def test_the_site_opens_in_a_browser(site):
         assert tab.locator(".cards li").count() == len(notebooks()) >= 20 and tab.locator(".scroll table").count() == 2
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390 and tab.evaluate("document.querySelector('img').naturalWidth") > 0
         tab.click("text=report, mine")
-        assert tab.locator("text=Half of the sentences have 19 words").is_visible() and tab.title()
+        expect(tab.locator("text=Half of the sentences have 19 words")).to_be_visible(timeout=60_000)
         tab.click("nav.pages >> text=02_baseline")
-        assert tab.locator("h1").first.inner_text().startswith("baseline")
+        expect(tab.locator("h1").first).to_contain_text("baseline", timeout=60_000)
         tab.click("nav.pages >> text=bert-ner")
         tab.click("text=API: everything")
-        assert "split_of" in tab.locator("[id='core.split_of']").inner_text() and tab.locator("h2").count() >= 15
+        expect(tab.locator("[id='core.split_of']")).to_contain_text("split_of", timeout=60_000)
+        assert tab.locator("h2").count() >= 15
         browser.close()
     assert faults == []
