@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from .core import *
+import bert_ner
 
 # %% ../nbs/08_docs.ipynb #0006
 class Figures:
@@ -160,13 +161,14 @@ def _exporter():
     return exporter
 
 def notebook_page(
-    notebook: Path,             # to show, with the outputs that it has
+    notebook: Path,                # to show, with the outputs that it has
     links: list[tuple[str, str]],  # (name, address) of the line above it
-) -> str:                       # HTML
+    address="{}.html".format,      # stem of another notebook -> where its page is
+) -> str:                          # HTML
     "The page of `notebook`: links to other notebooks lead to their pages; nothing is fetched from elsewhere."
     text = _exporter().from_filename(str(notebook))[0]
     text = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>|<script>\s*\(function\(\) \{\s*function addWidgetsRenderer.*?</script>', "", text, flags=re.S)
-    text = re.sub(r'href="((?:\d\d\w*|index))\.ipynb(#[^"]*)?"', lambda m: f'href="{m[1]}.html{m[2] or ""}"', text)
+    text = re.sub(r'href="(\d\d\w*|index)\.ipynb(#[^"]*)?"', lambda m: f'href="{address(m[1])}{m[2] or ""}"', text)
     bar = '<nav class="pages">' + "".join(f'<a href="{a}">{html.escape(n)}</a>' for n, a in links) + "</nav>"
     return re.sub(r"(<body[^>]*>)", lambda m: m[1] + STYLE_SHEET + bar, text, count=1)
 
@@ -180,9 +182,12 @@ def api_page(
     parts, look = [], HtmlFormatter(noclasses=True, nobackground=True, style="bw")
     for module in modules:
         parts.append(f'<h2 id="{module.stem}">bert_ner.{module.stem}</h2>')
-        for name, head, doc in heads(module): parts.append(f'<h3 id="{module.stem}.{name}">{html.escape(name)}</h3>{highlight(head, PythonLexer(), look)}<p>{html.escape(doc)}</p>')
+        for name, head, doc in heads(module):
+            said = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(doc))
+            parts.append(f'<h3 id="{module.stem}.{name}">{html.escape(name)}</h3>{highlight(head, PythonLexer(), look)}<p>{said}</p>')
+    public = ", ".join(f'<a href="#{home}.{name}">{name}</a>' for name, home in sorted(bert_ner._HOME.items()) if home in {m.stem for m in modules})
     contents = " · ".join(f'<a href="#{m.stem}">{m.stem}</a>' for m in modules)
-    return page("bert-ner: API", f'<p><a href="index.html">bert-ner</a></p><h1>API</h1><p>{contents}</p>' + "".join(parts))
+    return page("bert-ner: API", f'<p><a href="index.html">bert-ner</a></p><h1>API</h1><p><code>from bert_ner import {public}</code></p><p>{contents}</p>' + "".join(parts))
 
 # %% ../nbs/08_docs.ipynb #0023
 def index_page(
@@ -192,7 +197,7 @@ def index_page(
     "The front page: what it is, the figures, a card a notebook."
     from nbconvert.filters import markdown2html
     first = "".join(read_json(ROOT/"nbs/index.ipynb")["cells"][0]["source"])
-    parts = [markdown2html(re.sub(r"^> ?", "", first, flags=re.M)), '<p><img src="demo.png" alt="The demo page: a text with its entities highlighted"></p>', "<h2>Results</h2>"]
+    parts = [re.sub(r"<a class=.anchor-link.*?</a>", "", markdown2html(re.sub(r"^> ?", "", first, flags=re.M))), "<h2>Results</h2>"]
     for corpus, cores in dict(gmb="one core", sample="two cores").items():
         if not all((ROOT/"metrics"/corpus/f"{n}.json").is_file() for n in ("baseline", "bert")): continue
         parts.append(f'<h3>{dict(gmb="Groningen Meaning Bank extract", sample="Sample")[corpus]}</h3><div class="scroll">{markdown2html(results_table(figures, corpus, cores))}</div>')
@@ -201,7 +206,8 @@ def index_page(
         links = " · ".join(f'<a href="{a}">{"report, " if kind != "notebook" else ""}{html.escape(kind)}</a>' for kind, a in where.items())
         said = markdown2html(promise(notebook)).strip().removeprefix("<p>").removesuffix("</p>")
         cards.append(f"<li><strong>{notebook.stem}</strong><span>{said}</span>{links}</li>")
-    return page("bert-ner", "".join(parts) + f'<h2>Notebooks</h2><ul class="cards">{"".join(cards)}</ul><p><a href="api.html">API: everything that the library exports</a></p>')
+    return page("bert-ner", "".join(parts) + f'<h2>Notebooks</h2><ul class="cards">{"".join(cards)}</ul><p><a href="api.html">API: everything that the library exports</a></p>'
+        '<h2>The page</h2><p><img src="demo.png" alt="The demo page: a text with its entities highlighted"></p>')
 
 # %% ../nbs/08_docs.ipynb #0024
 def write_site(
@@ -213,13 +219,14 @@ def write_site(
     folder, reports, chosen = Path(folder or ROOT/"_docs"), Path(reports or ROOT/"reports"), [p for p in notebooks() if only is None or p.stem in only]
     corpora = [c for c in ("sample", "gmb", *sorted(p.name for p in reports.glob("*/"))) if (reports/c).is_dir()]
     with whole(folder) as tmp:
-        tmp.mkdir(); pages = {}
-        for i, notebook in enumerate(chosen):
-            ways = {c: f"{c}.{notebook.stem}.html" for c in dict.fromkeys(corpora) if (reports/c/notebook.name).is_file()}
-            pages[notebook] = {**ways, "notebook": f"{notebook.stem}.html"}
-            near = [(f"{arrow} {p.stem}", f"{p.stem}.html") for arrow, p in (("←", chosen[i - 1] if i else None), ("→", chosen[i + 1] if i + 1 < len(chosen) else None)) if p]
+        tmp.mkdir()
+        pages = {p: {**{c: f"{c}.{p.stem}.html" for c in dict.fromkeys(corpora) if (reports/c/p.name).is_file()}, "notebook": f"{p.stem}.html"} for p in chosen}
+        for before, notebook, after in zip([None, *chosen], chosen, [*chosen[1:], None]):
             for kind, name in pages[notebook].items():
-                (tmp/name).write_text(notebook_page(notebook if kind == "notebook" else reports/kind/notebook.name, [("bert-ner", "index.html"), *near]), encoding="utf-8")
+                def address(stem): return next((ways.get(kind, ways["notebook"]) for p, ways in pages.items() if p.stem == stem), f"{stem}.html")     # in the same corpus
+                near = [(f"{arrow} {p.stem}", address(p.stem)) for arrow, p in (("←", before), ("→", after)) if p]
+                source = notebook if kind == "notebook" else reports/kind/notebook.name
+                (tmp/name).write_text(notebook_page(source, [("bert-ner", "index.html"), *near], address), encoding="utf-8")
         shutil.copyfile(ROOT/"docs/demo.png", tmp/"demo.png")
         modules = [m for m in (ROOT/"bert_ner"/f"{p.stem.partition('_')[2]}.py" for p in notebooks()) if m.is_file()]
         (tmp/"api.html").write_text(api_page(modules), encoding="utf-8")
