@@ -58,7 +58,7 @@ def conll_rows(
     "Give `(row number, opens a sentence, word, tag)` for each line that holds a word. Raises `BertNerError` for a line without a tag."
     opens = True
     for n, line in enumerate(lines, 1):
-        cells = [c.strip() for c in line.split("\t")] if "\t" in line.strip() else line.split()
+        cells = [c.strip() for c in line.split("\t")] if "\t" in line.strip() else re.split(" +", line.strip())     # other white space may stand in a word
         if not any(cells) or cells[0] == "-DOCSTART-": opens = True; continue
         if opens and cells[0].startswith("#") and not TAG.fullmatch(cells[-1]): continue
         if len(cells) < 2: raise BertNerError(f"row {n}: '{cells[0]}' stands alone: a word and its tag are due, a tab or space between them")
