@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
 TRITON := .venv-triton/made-from
 
-.PHONY: help setup repro test check lab demo bench pretrained lock clean
+.PHONY: help setup repro test check lab demo docs readme bench pretrained lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -42,8 +42,8 @@ test: setup chromium ## run the notebooks' tests, then tests/
 	@nbdev_test --n_workers 2
 	@pytest
 
-check: setup ## notebooks clean and in sync with bert_ner/, no half-done files
-	@echo "check: notebooks clean, bert_ner/ in sync"
+check: setup ## notebooks clean and in sync with bert_ner/ and README.md, no half-done files
+	@echo "check: notebooks clean, bert_ner/ and README.md in sync"
 	@pytest tests/test_sync.py
 
 .PHONY: chromium
@@ -59,6 +59,13 @@ lab: setup ## open the notebooks in JupyterLab
 demo: setup ## show the highlighting page on localhost
 	@echo "demo: the page on localhost"
 	@bert-ner demo-local
+
+docs: setup ## the executed notebooks, the figures and the library's functions as a site in _docs/
+	@echo "docs: writing the site (about a minute)"
+	@python -c "from bert_ner.docs import *; print('docs: open', write_site())"
+
+readme: setup ## write README.md from nbs/index.ipynb and metrics/
+	@python -c "from bert_ner.docs import *; print('readme: wrote', write_readme())"
 
 bench: repro ## every engine against its rivals on this machine (a few minutes, wants an idle one)
 	@echo "bench: installing the rivals"
@@ -76,4 +83,4 @@ lock: $(READY) ## write constraints.txt from the environment as it is
 
 clean: ## remove the environments and what the stages made
 	@echo "clean: removing environments, models, reports, stored corpora"
-	@rm -rf .venv .venv-triton models reports data/*/arrow data/*/sample.csv model_repository/*/[0-9]* bert_ner.egg-info
+	@rm -rf .venv .venv-triton _docs models reports data/*/arrow data/*/sample.csv model_repository/*/[0-9]* bert_ner.egg-info

@@ -23,7 +23,7 @@ def entity_table(
     "A table of `entities`: text, type, score, start, end."
     head = "".join(f'<th scope="col"{c}>{n}</th>' for n, c in [("Text", ""), ("Type", "")] + [(n, ' class="num"') for n in ("Score", "Start", "End")])
     def row(e):
-        kind = f'<mark class="ner-{e.label if e.label in COLOURS else "other"}">{safe(e.label)}</mark> {safe(TYPE_NAMES.get(e.label, ""))}'
+        kind = f'<mark class="ner-{colour_of(e.label)}">{safe(e.label)}</mark> {safe(TYPE_NAMES.get(e.label, ""))}'
         numbers = "".join(f'<td class="num">{n}</td>' for n in (f"{e.score:.3f}", e.start, e.end))
         return f'<tr><td>{safe(e.text)}</td><td>{kind}</td>{numbers}</tr>'
     rows = "".join(map(row, entities)) or '<tr><td colspan="5">No entities in this text.</td></tr>'
@@ -114,7 +114,7 @@ class Demo(widgets.VBox):
         self.result.add_class("ner-box")
         def row(*children): return widgets.Box(children).add_class("ner-row")
         super().__init__([row(self.example, self.engine, self.url), self.text, row(self.button, self.status),
-                          widgets.HTML(PAGE_STYLE + legend()), self.result, self.table, self.link])
+                          widgets.HTML(PAGE_STYLE + legend(model_types(self.folder))), self.result, self.table, self.link])
         self.add_class("ner-demo")
         self.watch()
 

@@ -104,7 +104,7 @@ def calibration_error(
 ) -> float:              # 0: calibrated
     "The expected calibration error of `scores` (Guo et al. 2017)."
     table = reliability(scores, right, bins)
-    return float(((table.score - table.right).abs() * table.entities).sum() / table.entities.sum())
+    return float(((table.score - table.right).abs() * table.entities).sum() / max(1, table.entities.sum()))
 
 # %% ../nbs/00g_errors.ipynb #0021
 def fit_temperature(

@@ -214,6 +214,6 @@ def publish(
         card = dict(sha256={p.name: file_hash(p) for p in sorted(tmp.iterdir())}, figures=figures, about=about)
         write_json(tmp/"card.json", card)
         rows = "\n".join(f"| {p} | {f['sentences']:,} | {f['micro_f1']:.4f} | {f['macro_f1']:.4f} |" for p, f in figures.items())
-        types = ", ".join(f"{t} ({TYPE_NAMES[t]})" for t in TYPES)
+        types = ", ".join(f"{t} ({TYPE_NAMES.get(t, t)})" for t in types_of(tagger.tags))
         (tmp/"README.md").write_text(CARD.format(types=types, rows=rows, version=__version__, **about), encoding="utf-8")
     return card

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'OnnxEngine', 'processor_bf16', 'OpenVinoEngine', 'open_engine', 'pretrained_folder', 'model_folder',
-           'best_engine', 'WordTags', 'Tagger', 'AsyncTagger', 'check_parity']
+           'model_types', 'best_engine', 'Entities', 'entities_to_conll', 'entities_to_spacy', 'WordTags', 'Tagger',
+           'AsyncTagger', 'check_parity']
 
 # %% ../nbs/00e_infer.ipynb #0003
-import asyncio, threading
+import asyncio, json, threading
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -101,6 +102,13 @@ def model_folder() -> Path:       # a tagger's folder
     except BertNerError: return pretrained_folder()                  # outside a project
     return own if (own/"tagger.json").is_file() else pretrained_folder()
 
+def model_types(
+    folder: Path,  # a tagger's folder
+) -> list[str]:    # in the model's order
+    "The types of entities that the tagger of `folder` knows; where nothing is trained yet, the 8 of `core`."
+    file = Path(folder)/"tagger.json"
+    return types_of(read_json(file)["tags"]) if file.is_file() else list(TYPES)
+
 def best_engine(
     folder: Path,  # a tagger's folder
 ) -> str:          # a key of `ENGINES`
@@ -110,6 +118,57 @@ def best_engine(
     return "onnx-int8" if int8 else "onnx"
 
 # %% ../nbs/00e_infer.ipynb #0019
+class Entities(list):
+    "The entities of one text, in its order: a list of `Entity` with `text`."
+    def __init__(self,
+        entities=(),      # of `Entity`, in the order of the text
+        text: str = "",   # that they were found in
+    ): super().__init__(entities); self.text = text
+
+    def __getitem__(self, i): return Entities(super().__getitem__(i), self.text) if isinstance(i, slice) else super().__getitem__(i)
+    def __repr__(self): return "\n".join(f"{e.start:>6} {e.end:>6}  {e.label:<5} {e.score:.3f}  {' '.join(e.text.split())}" for e in self) or "no entities"
+
+    def _repr_html_(self) -> str:
+        from bert_ner.show import highlight
+        return highlight(self.text, self)
+
+    def to_json(self) -> str:
+        "A JSON array of objects with start, end, label, text and score."
+        return json.dumps([e.as_dict() for e in self], ensure_ascii=False)
+
+    def to_pandas(self):  # pandas.DataFrame: start, end, label, text, score
+        "A data frame, one row an entity."
+        import pandas as pd
+        return pd.DataFrame([e.as_dict() for e in self], columns=["start", "end", "label", "text", "score"])
+
+# %% ../nbs/00e_infer.ipynb #0023
+def entities_to_conll(
+    self: Entities,  # of one text
+) -> str:            # a word and its IOB2 tag a line, a tab between them; a blank line after each line of the text
+    "The words of the text with their tags. Raises `ValueError` where an entity does not begin and end with a word."
+    offsets, lines, end = split_words(self.text), [], 0
+    starts, ends = ({o[k]: i for i, o in enumerate(offsets)} for k in (0, 1))
+    if [e for e in self if e.start not in starts or e.end not in ends]: raise ValueError("an entity does not begin and end with a word of the text")
+    tags = spans_to_tags([(e.label, starts[e.start], ends[e.end] + 1) for e in self], len(offsets))
+    for (a, b), tag in zip(offsets, tags):
+        if "\n" in self.text[end:a] and lines and not tag.startswith("I-"): lines.append("")
+        lines.append(f"{self.text[a:b]}\t{tag}"); end = b
+    return "\n".join([*lines, "", ""]) if lines else ""
+
+def entities_to_spacy(
+    self: Entities,  # of one text
+    nlp=None,        # a spaCy pipeline, whose words the Doc has; without it spaCy's rules for English
+):                   # spacy.tokens.Doc with .ents
+    "The text and its entities for spaCy; an entity that ends inside one of its words is widened to it. Raises `BertNerError` where spaCy is not installed."
+    if find_spec("spacy") is None: raise BertNerError("spaCy is not installed: `pip install spacy`")
+    import spacy
+    doc = (nlp or spacy.blank("en")).make_doc(self.text)
+    doc.ents = spacy.util.filter_spans([doc.char_span(e.start, e.end, label=e.label, alignment_mode="expand") for e in self])
+    return doc
+
+Entities.to_conll, Entities.to_spacy = entities_to_conll, entities_to_spacy
+
+# %% ../nbs/00e_infer.ipynb #0026
 @dataclass(frozen=True)
 class WordTags:
     "The tags of one sentence's words and how probable each is."
@@ -149,13 +208,13 @@ class Tagger:
         found = self.decode(word_logps(self.engine, self.packer, list(unlike), self.budget, progress))
         return [found[i] for i in where]
 
-    def tag_batch(self, texts: list[str], progress=None) -> list[list[Entity]]:
+    def tag_batch(self, texts: list[str], progress=None) -> list[Entities]:
         "Entities of each of `texts`, in their order."
         offsets = [split_words(t) for t in texts]
         tagged = self.tag_words([[t[a:b] for a, b in o] for t, o in zip(texts, offsets)], progress)
-        return [to_entities(t, o, w.tags, w.probs) for t, o, w in zip(texts, offsets, tagged)]
+        return [Entities(to_entities(t, o, w.tags, w.probs), t) for t, o, w in zip(texts, offsets, tagged)]
 
-    def tag(self, text: str) -> list[Entity]:
+    def tag(self, text: str) -> Entities:
         "Entities of one `text` of any length."
         return self.tag_batch([text])[0]
 
@@ -169,7 +228,7 @@ class Tagger:
 
     def __repr__(self): return f"Tagger({getattr(self.engine, 'name', 'no engine')}, {len(self.tags)} tags, windows of {self.packer.max_length})"
 
-# %% ../nbs/00e_infer.ipynb #0027
+# %% ../nbs/00e_infer.ipynb #0034
 class AsyncTagger:
     "A `tagger` for asyncio: `await tag(text)` from any number of tasks of one event loop, tagged in batches of at most `limit`."
     def __init__(self,
@@ -177,7 +236,7 @@ class AsyncTagger:
         limit: int = 64,   # texts a batch
     ): self.tagger, self.limit, self.waiting, self.worker = tagger, limit, [], None
 
-    async def tag(self, text: str) -> list[Entity]:
+    async def tag(self, text: str) -> Entities:
         "Entities of one `text`. An error of the tagger is raised for every text of its batch."
         answer = asyncio.get_running_loop().create_future()
         self.waiting.append((text, answer))
@@ -195,7 +254,7 @@ class AsyncTagger:
                 for (_, a), entities in zip(batch, found): a.done() or a.set_result(entities)
         self.worker = None
 
-# %% ../nbs/00e_infer.ipynb #0032
+# %% ../nbs/00e_infer.ipynb #0039
 def check_parity(
     reference: Tagger,                    # the one to be equal to
     other: Tagger,                        # over another engine

@@ -74,3 +74,25 @@ def test_every_parameter_of_a_stage_is_known_to_its_notebook():
         assert stage_parameters(set(pm.inspect_notebook(str(notebook))), stage, values)["seed"] == 42
         checked += 1
     assert checked >= 8
+
+
+def test_readme_is_made_from_its_notebook_and_the_figures():
+    "`make readme` writes it. A run on another machine leaves other figures in `metrics/`: then README.md is held to those that were committed."
+    from bert_ner.docs import readme
+    text = (ROOT/"README.md").read_text()
+    assert text == readme() or text == readme(committed=True), "README.md is not what nbs/index.ipynb and metrics/ make: run `make readme`"
+
+
+def test_links_of_the_readme_lead_somewhere():
+    import re
+    text = re.sub(r"```.*?```", "", (ROOT/"README.md").read_text(), flags=re.S)
+    links = [l.partition("#")[0] for l in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in l]
+    assert len(links) > 20 and [l for l in links if not (ROOT/l).exists()] == []
+
+
+def test_the_tree_in_the_readme_names_what_is_there():
+    import re
+    tree, = re.findall(r"```\n(nbs/ .*?)```", (ROOT/"README.md").read_text(), flags=re.S)
+    made = {"data/", "models/", "reports/"}                        # by the stages
+    names = [n for line in tree.splitlines() for n in line.partition("  ")[0].split()]
+    assert len(names) >= 10 and made <= set(names) and [n for n in names if n not in made and not (ROOT/n).exists()] == []
