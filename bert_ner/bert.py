@@ -48,7 +48,7 @@ def load_base(
     logging.set_verbosity_error()                 # a new head is what we want here, no warning is due
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True)
-        model = AutoModelForTokenClassification.from_pretrained(where, dtype=torch.float32,
+        model = AutoModelForTokenClassification.from_pretrained(where, dtype=torch.float32, ignore_mismatched_sizes=True,
             id2label=dict(enumerate(tags)), label2id={t: i for i, t in enumerate(tags)}, **drop)
     except (OSError, ValueError) as e:
         raise BertNerError(f"the model '{checkpoint}' was found neither as a folder nor on the model hub: "

@@ -702,9 +702,9 @@ def read_answer(
     texts: list[str],    # the texts that were sent
 ) -> list[list[Entity]]: # of each text
     "The entities in the server's `answer`. Raises `ValueError` where they are not of `texts`."
-    found = [[Entity(**d) for d in json.loads(a)] for a in np.ravel(answer)]
-    if len(found) != len(texts) or any(t[e.start:e.end] != e.text for t, f in zip(texts, found) for e in f): raise ValueError("entities of other texts")
-    return found
+    rows = [json.loads(a) for a in np.ravel(answer)]
+    if len(rows) != len(texts) or any(t[d["start"]:d["end"]] != d["text"] for t, row in zip(texts, rows) for d in row): raise ValueError("entities of other texts")
+    return [Entities([Entity(**d) for d in row], t) for row, t in zip(rows, texts)]
 
 # %% ../nbs/06_triton.ipynb #0084
 def text_request(
