@@ -256,9 +256,9 @@ def demo(
     engine: str | None = None,       # a key of `page_engines`; else the environment variable BERT_NER_ENGINE; else what the folder has
 ) -> Demo:                           # a widget, to be displayed
     "The page for the tagger in `folder` (a relative one: in the project's top folder) and the server at `triton_url`, with `engine` chosen."
-    folder = folder or os.environ.get("BERT_NER_MODEL") or model_folder()
+    folder = ROOT/(folder or os.environ.get("BERT_NER_MODEL") or model_folder())
     triton_url = triton_url or os.environ.get("BERT_NER_TRITON") or "localhost:8001"
-    return Demo(ROOT/folder, triton_url, engine or os.environ.get("BERT_NER_ENGINE") or best_engine(folder))
+    return Demo(folder, triton_url, engine or os.environ.get("BERT_NER_ENGINE") or best_engine(folder))
 
 # %% ../nbs/07_demo.ipynb #0052
 def serve_page(
@@ -281,5 +281,5 @@ def serve_page(
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(ROOT/"nbs"), os.environ.get("JUPYTER_PATH")]))
     extensions = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget"]
     Page.launch_instance([str(notebook)], config=Config(
-        Voila=dict(ip="127.0.0.1", port=port, log_level="ERROR", tornado_settings=dict(ws_ping_interval=30_000, ws_ping_timeout=30_000)),
+        Voila=dict(ip="127.0.0.1", port=port, log_level="ERROR", tornado_settings=dict(ws_ping_interval=0)),
         VoilaConfiguration=dict(template="page", extension_allowlist=extensions), KernelManager=dict(transport_encryption="auto")))

@@ -120,10 +120,11 @@ function render({ model, el: root }) {
   const labels = Object.fromEntries(engines), names = Object.keys(types), name = (t) => types[t] ?? t;
   const files = new Map(), off = new Set(), waiting = new Map(), edits = new Map();
   const state = { text: start.text, least: 0, sides: [], asked: 0, busy: false, again: false, sort: "start", up: true, all: false, hits: [], hit: -1 };
+  const view = crypto.getRandomValues(new Uint32Array(1))[0];               // two views of one widget get each other's answers
   let timer = 0, slow = 0, settled = 0;
 
   // ---------------------------------------------------------------- the parts of the page
-  const field = (label, control, cls = "") => el("label", { className: `ner-field ${cls}` }, el("span", {}, label), control);
+  const field = (label, control, cls = "") => Object.assign(control, { ariaLabel: label }) && el("label", { className: `ner-field ${cls}` }, el("span", {}, label), control);
   const option = (value, text) => el("option", { value }, text);
   const source = el("select", { onchange: () => choose(source.value) });
   const engine = el("select", { onchange: ask }, ...engines.map(([k, v]) => option(k, v)));
@@ -147,7 +148,7 @@ function render({ model, el: root }) {
   const arrow = (label, path, by) => el("button", { type: "button", className: "ner-icon", ariaLabel: label, title: label, disabled: true, onclick: () => step(by) }, icon(path));
   const back = arrow("Previous match", "M3 10l5-5 5 5", -1), on = arrow("Next match", "M3 6l5 5 5-5", 1);
   const tools = el("div", { className: "ner-row ner-tools" }, field("Search", query, "ner-line-field"), back, on, hits,
-    el("label", { className: "ner-field ner-line-field ner-least" }, el("span", {}, "Least score"), slider, least));
+    el("label", { className: "ner-field ner-line-field ner-least" }, el("span", {}, "Least score"), Object.assign(slider, { ariaLabel: "Least score" }), least));
 
   const input = el("textarea", { className: "ner-input ner-letters", ariaLabel: "Text", spellcheck: false, autocomplete: "off", dir: "auto", value: state.text,
     placeholder: "Type or paste a text in English, or drop text files here" });
@@ -172,7 +173,7 @@ function render({ model, el: root }) {
   const fixes = el("div", { className: "ner-row ner-fixes", hidden: true }, changes, button("Undo", undo), button("Save corrections", () => download("corrections"), "ner-button ner-main"));
 
   const filterBox = el("input", { type: "search", placeholder: "text or type", spellcheck: false, oninput: () => { state.all = false; table(); } });
-  const columns = [["text", "Text"], ["label", "Type"], ["count", "Count"], ["count2", "Count there"], ["score", "Score"], ["start", "First at"]];
+  const columns = [["text", "Text"], ["label", "Type"], ["count", "Count"], ["count2", "Count right"], ["score", "Score"], ["start", "First at"]];
   const numeric = new Set(["count", "count2", "score", "start"]);
   const heads = columns.map(([key, label]) => el("th", { scope: "col", className: numeric.has(key) ? "num" : "" },
     el("button", { type: "button", onclick: () => { state.up = state.sort === key ? !state.up : !["count", "count2"].includes(key); state.sort = key; table(); } },
@@ -185,15 +186,15 @@ function render({ model, el: root }) {
 
   const sheet = el("style", {}, `.ner-still-${start.id} { display: none }
 ::highlight(ner-found-${start.id}) { background: #ffe27a; color: #111 } ::highlight(ner-now-${start.id}) { background: #ff9d2e; color: #111 }
-::highlight(ner-chosen-${start.id}) { background: #8fc1f5; color: #111 }`);
+::highlight(ner-chosen-${start.id}) { text-decoration: underline 2px }`);
   root.classList.add("ner-demo");
   root.dataset.lmSuppressShortcuts = "true";                                 // JupyterLab's one-letter commands stay out
   root.addEventListener("keydown", (e) => { if (e.key === "Escape" && !card.hidden) { e.preventDefault(); hide(true); } e.stopPropagation(); });
-  root.append(sheet, head, legend, tools, sides, el("div", { className: "ner-row ner-under" }, status, alert), hint, fixes, downloads, list);
+  root.append(sheet, head, legend, tools, sides, hint, alert, el("div", { className: "ner-row ner-under" }, status, downloads), fixes, list);
 
   // ---------------------------------------------------------------- asking Python
   function send(kind, more = {}) {
-    const id = ++state.asked;
+    const id = `${view} ${++state.asked}`;
     return new Promise((done) => { waiting.set(id, done); model.send({ id, kind, text: state.text, edits: told(state.text), engines: chosen(), url: url.value.trim(), ...more }); });
   }
   const receive = (m) => { const done = waiting.get(m.id); waiting.delete(m.id); done?.(m); };
@@ -291,13 +292,14 @@ function render({ model, el: root }) {
     rows.sort((a, b) => sign * (typeof a[k] === "number" ? a[k] - b[k] : a[k].localeCompare(b[k], "en")) || a.start - b.start);
     columns.forEach(([c], i) => {
       heads[i].hidden = c === "count2" && !two;
+      if (c === "count") heads[i].querySelector("span").textContent = two ? "Count left" : "Count";
       if (c === k) heads[i].setAttribute("aria-sort", state.up ? "ascending" : "descending"); else heads[i].removeAttribute("aria-sort");
       heads[i].querySelector(".ner-sort").textContent = c === k ? (state.up ? "▲" : "▼") : "";
     });
     const cell = (n) => el("td", { className: "num" }, n);
     body.replaceChildren(...(state.all ? rows : rows.slice(0, ROWS)).map((r) => el("tr", { className: r.differs ? "ner-row-differs" : "" },
       el("td", {}, el("button", { type: "button", className: "ner-go", title: "Show it in the text", onclick: () => go(r) }, r.text)),
-      el("td", {}, el("mark", { className: `ner-${r.label in types ? r.label : "other"}` }, r.label), ` ${name(r.label)}`),
+      el("td", {}, el("mark", { className: `ner-${r.label in types ? r.label : "other"}` }, r.label), el("span", { className: "ner-name" }, ` ${name(r.label)}`)),
       cell(r.count), ...(two ? [cell(`${r.count2}${r.differs ? " ≠" : ""}`)] : []), cell(r.score.toFixed(3)), cell(r.start))));
     const nothing = state.sides.length && !state.sides[0].error ? (all.length ? "No row fits the filter." : "No entities in this text.") : "";
     if (!rows.length && nothing) body.append(el("tr", {}, el("td", { colSpan: two ? 6 : 5 }, nothing)));
@@ -349,7 +351,8 @@ function render({ model, el: root }) {
     if (!r || r.bottom < b.top || r.top > b.bottom) return hide();
     const width = card.offsetWidth;
     card.style.left = `${Math.max(0, Math.min(r.left - s.left - 12, s.width - width))}px`;
-    card.style.top = `${r.bottom - s.top + 8}px`;
+    const below = r.bottom + card.offsetHeight + 12 < innerHeight || r.top - card.offsetHeight < 40;
+    card.style.top = `${below ? r.bottom - s.top + 8 : r.top - s.top - card.offsetHeight - 20}px`;
   }
 
   function hide(focus) {
