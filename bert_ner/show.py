@@ -20,7 +20,7 @@ STYLE = f"""<style>
 .ner-text {{ white-space: pre-wrap; overflow-wrap: anywhere; font-size: 16px; line-height: 2.3; padding: .4em .3em .2em; }}
 .ner-text, .ner-legend, .ner-table, .ner-status {{ color: var(--jp-content-font-color1, inherit); font-family: var(--jp-content-font-family, system-ui, sans-serif); }}
 .ner-text mark, .ner-legend mark, .ner-table mark {{ color: {INK}; border-radius: .12em; -webkit-box-decoration-break: clone; box-decoration-break: clone; }}
-.ner-text mark {{ position: relative; cursor: help; padding: .1em 0; }}
+.ner-text mark {{ position: relative; cursor: help; padding: 2px 0; }}
 .ner-text mark::before {{ content: attr(data-label); position: absolute; left: 0; bottom: calc(100% + .1em); pointer-events: none; white-space: nowrap;
   font-size: 9.5px; font-weight: 700; letter-spacing: .06em; text-transform: uppercase; line-height: 1; color: var(--jp-content-font-color1, #333); }}
 {_TYPES}

@@ -17,7 +17,8 @@ from bert_ner.infer import Tagger, best_engine
 pytestmark = pytest.mark.browser
 PATIENCE = 120  # seconds: a busy machine is no failure
 TEXT = "Mr. Bush met Paris.\n\n  In New York\ton Monday 🎉 met Paris"
-OLDER = re.compile(r"(Unsatisfied|No satisfying) version .* shared (singleton )?module @jupyterlab/")  # Voila's own bundle is older than JupyterLab
+NOT_OURS = re.compile(r"(Unsatisfied|No satisfying) version .* shared (singleton )?module @jupyterlab/"  # Voila's own bundle is older than JupyterLab
+                      r"|Plugin @jupyterlab/.* (too long to|ms to) activate")                               # JupyterLab on a busy machine
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --disable-background-networking "
          "--disable-component-update --disable-sync").split()
 
@@ -74,7 +75,7 @@ def opened(browser, url, ready=".ner-demo .ner-text", **kw):
     context = browser.new_context(**{"viewport": dict(width=1200, height=900), "permissions": ["clipboard-read", "clipboard-write"], **kw})
     tab, faults = context.new_page(), []
     tab.set_default_timeout(PATIENCE * 1000)
-    tab.on("console", lambda m: None if m.type in ("debug", "info", "log") or OLDER.match(m.text) else faults.append(f"{m.type}: {m.text}"))
+    tab.on("console", lambda m: None if m.type in ("debug", "info", "log") or NOT_OURS.match(m.text) else faults.append(f"{m.type}: {m.text}"))
     tab.on("pageerror", lambda e: faults.append(str(e)))
     tab.on("request", lambda r: None if r.url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")) else faults.append(r.url))
     tab.goto(url)
@@ -222,6 +223,7 @@ def test_marks_move_no_letter(page, tmp_path):
     bare = ".ner-demo .ner-text mark { background: none !important; box-shadow: none !important; color: inherit !important } .ner-demo .ner-text mark::before { content: none !important }"
     typed = ".ner-demo .ner-text { visibility: hidden } .ner-demo .ner-input { -webkit-text-fill-color: currentColor !important }"
     marked, plain = picture(bare), picture(typed)
+    Image.fromarray(np.hstack([marked, plain]).astype("uint8")).save(tmp_path/"both.png")
     apart = lambda a, b: (abs(a - b) > 48).sum() / (b < 128).sum()
     assert (plain < 128).sum() > 3000 and apart(marked, plain) < .02
     assert apart(picture(bare + ".ner-demo .ner-text { translate: 1px }"), plain) > .3     # one pixel would be seen
@@ -279,7 +281,7 @@ def test_table(page):
 
 def test_search(page):
     tag(page, TEXT, 5)
-    search, hits = page.get_by_label("Search"), page.locator(".ner-tools .ner-hits")
+    search, hits = page.get_by_label("Search", exact=True), page.locator(".ner-tools .ner-hits")
     search.fill("met P"); expect(hits).to_have_text("1 of 2 matches")
     search.press("Enter"); expect(hits).to_have_text("2 of 2 matches")
     page.get_by_role("button", name="Next match").click(); expect(hits).to_have_text("1 of 2 matches")
@@ -422,24 +424,39 @@ def test_triton_out_of_reach(page):
     assert not page.get_by_label("Triton's address").is_visible()
 
 
+@contextmanager
+def browser_time(page):
+    "Gives a list; after the block it holds the seconds of processor time that the page's main thread took."
+    session, taken = page.context.new_cdp_session(page), []
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    spent = lambda: {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
+    start = spent()
+    yield taken
+    page.evaluate("new Promise(r => requestAnimationFrame(() => setTimeout(r)))")
+    taken.append(spent() - start)
+    session.detach()
+
+
 def test_long_text(page):
-    "200 kB are drawn within two seconds of their tags, scroll, and one more letter is no wait."
+    "200 kB are drawn within two seconds of their tags; they scroll, and one more letter or a type hidden is no wait."
     text = "".join(f"Sentence {i}: Mr. Bush met nobody of note in Paris or in New York on Monday.\n" for i in range(2700))
     assert len(text) > 200_000
     page.evaluate("text => navigator.clipboard.writeText(text)", text)
-    box(page).press("Control+a"); box(page).press("Control+v")
+    box(page).press("Control+a")
+    box(page).press("Control+v")
     settled(page)
+    with browser_time(page) as drawn:                                   # the answer of another engine: everything is drawn anew
+        page.get_by_label("Engine").select_option("ONNX Runtime, int8")
+        settled(page)
     assert status(page).text_content().startswith("10,800 entities") and layer(page).locator("mark").count() == 10_800
-    took = page.evaluate("""async () => { const e = document.querySelector('.ner-chip'), now = performance.now(); e.click();
-        await new Promise(r => requestAnimationFrame(() => setTimeout(r))); const t = performance.now() - now; e.click(); return t }""")
-    assert took < 2000                                                   # everything drawn anew
-    box(page).press("Control+End"); box(page).press("x")
-    key = page.evaluate("""async () => { const e = document.querySelector('.ner-input'), now = performance.now(); e.setRangeText('y'); e.dispatchEvent(new Event('input'));
-        await new Promise(r => requestAnimationFrame(() => setTimeout(r))); return performance.now() - now }""")
-    assert key < 500
-    scrolled = page.locator(".ner-box").first.evaluate("e => [e.scrollHeight > 20 * e.clientHeight, e.scrollTop > 1000]")
-    assert scrolled == [True, True]
-    print(f"drawn in {took:.0f} ms, a key in {key:.0f} ms")
+    with browser_time(page) as hidden: chip(page, "geo").click()
+    assert len(set(rows(page)[i][0] for i in range(2))) == 2 and len(rows(page)) == 2
+    chip(page, "geo").click()
+    box(page).press("Control+End")
+    with browser_time(page) as typed: page.keyboard.press("x")
+    print(f"drawn {drawn[0]:.2f} s, a type hidden {hidden[0]:.2f} s, a key {typed[0]:.2f} s")
+    assert drawn[0] < 2 and hidden[0] < 1.5 and typed[0] < 1
+    assert page.locator(".ner-box").first.evaluate("e => [e.scrollHeight > 20 * e.clientHeight, e.scrollTop > 1000]") == [True, True]
     page.get_by_label("Text from").select_option("Markets")
     settled(page)
 

@@ -68,8 +68,7 @@ class Layer {
         if (a > from) block.append(text.slice(from, a));
         const mark = el("mark", { className: `ner-${e.known ? e.label : "other"}` }, text.slice(a, b));
         if (a === e.start) mark.dataset.label = e.label;
-        if (e.hidden) mark.classList.add("ner-off");
-        if (e.differs) mark.classList.add("ner-differs");
+        mark.entity = e;
         block.append(mark);
         from = b;
         if (e.end > end) break;
@@ -86,6 +85,13 @@ class Layer {
       for (const b of blocks) this.node.insertBefore(b, after);
     }
     Object.assign(this, { text, lines, starts, entities });
+  }
+
+  tint() {                                                                    // what is hidden or differs changes classes, nothing else
+    for (const m of this.node.querySelectorAll("mark")) {
+      m.classList.toggle("ner-off", m.entity.hidden);
+      m.classList.toggle("ner-differs", m.entity.differs);
+    }
   }
 
   place(offset) {                                                             // a character's text node, and where in it
@@ -231,7 +237,7 @@ function render({ model, el: root }) {
     alert.textContent = [...new Set(errors)].join(" ");
     alert.hidden = !errors.length;
     hide();
-    filter();
+    filter(true);
     say(summary());
     const here = (edits.get(state.text) ?? []).length, all = [...edits.values()].reduce((n, e) => n + e.length, 0);
     fixes.hidden = !all;
@@ -251,14 +257,15 @@ function render({ model, el: root }) {
   }
 
   // ---------------------------------------------------------------- drawing
-  function filter() {
+  function filter(redraw = false) {
     const two = state.sides.length > 1 && !state.sides.some((s) => s.error);
     for (const s of state.sides) for (const e of s.entities) e.hidden = off.has(e.label) || (e.score < state.least && !e.by);
     const keys = [0, 1].map((i) => new Set(visible(i).map(key)));
     state.sides.forEach((s, i) => s.entities.forEach((e) => { e.differs = two && !e.hidden && !keys[1 - i].has(key(e)); }));
     panes.forEach((p, i) => {
       const s = state.sides[i];
-      p.layer.show(state.text, s?.entities ?? []);
+      if (redraw) p.layer.show(state.text, s?.entities ?? []);
+      p.layer.tint();
       p.title.hidden = !two;
       if (s) p.title.replaceChildren(el("b", {}, labels[s.engine]), ` ${count(visible(i).length, "entity", "entities")} · ${(s.ms ?? 0).toLocaleString("en")} ms`);
     });
@@ -403,7 +410,7 @@ function render({ model, el: root }) {
     if (moved.length) edits.set(text, moved);
     state.text = text;
     hide();
-    panes.forEach((p, i) => p.layer.show(text, state.sides[i]?.entities ?? [], false));
+    panes.forEach((p, i) => { p.layer.show(text, state.sides[i]?.entities ?? [], false); p.layer.tint(); });
     if (source.value && read(source.value) !== text) source.value = "";
     clearTimeout(timer);
     timer = setTimeout(ask, WAIT);
@@ -418,7 +425,7 @@ function render({ model, el: root }) {
     state.sides = [];
     state.all = false;
     left.box.scrollTop = 0;
-    filter();
+    filter(true);
     ask();
   }
 
