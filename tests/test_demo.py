@@ -223,10 +223,9 @@ def test_marks_move_no_letter(page, tmp_path):
     bare = ".ner-demo .ner-text mark { background: none !important; box-shadow: none !important; color: inherit !important } .ner-demo .ner-text mark::before { content: none !important }"
     typed = ".ner-demo .ner-text { visibility: hidden } .ner-demo .ner-input { -webkit-text-fill-color: currentColor !important }"
     marked, plain = picture(bare), picture(typed)
-    Image.fromarray(np.hstack([marked, plain]).astype("uint8")).save(tmp_path/"both.png")
     apart = lambda a, b: (abs(a - b) > 48).sum() / (b < 128).sum()
-    assert (plain < 128).sum() > 3000 and apart(marked, plain) < .02
-    assert apart(picture(bare + ".ner-demo .ner-text { translate: 1px }"), plain) > .3     # one pixel would be seen
+    assert (plain < 128).sum() > 3000 and apart(marked, plain) < .25       # letters on whole pixels or between them
+    for shift in ("1px", "0 1px"): assert apart(picture(bare + f".ner-demo .ner-text {{ translate: {shift} }}"), plain) > .8     # one pixel would be seen
 
 
 def test_an_entity_tells_all(page, mini_tagger_folder):
@@ -516,7 +515,7 @@ def test_looks(browser, address, tmp_path):
         with opened(browser, address + query, viewport=dict(width=size[0], height=size[1])) as page:
             tag(page, TEXT, 5)
             click(page, "New York"); expect(card(page)).to_be_visible()
-            page.screenshot(path=tmp_path/f"{name}.png", full_page=True)
+            page.screenshot(path=tmp_path/f"{name}.png")
             assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
             a, b = card(page).bounding_box(), page.locator(".ner-sides").bounding_box()
             assert a["x"] >= b["x"] - 1 and a["x"] + a["width"] <= b["x"] + b["width"] + 1
