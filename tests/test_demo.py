@@ -526,6 +526,8 @@ def test_looks(browser, address, tmp_path):
 def test_trained_model(browser, tmp_path):
     "The page with the pipeline's own model finds entities. Its picture goes to the file that BERT_NER_SCREENSHOT names: the README's."
     picture = os.environ.get("BERT_NER_SCREENSHOT") or tmp_path/"page.png"
-    with voila(tmp_path/"log.txt") as url, opened(browser, url, viewport=dict(width=1200, height=900)) as page:
+    with voila(tmp_path/"log.txt") as url, opened(browser, url, viewport=dict(width=1200, height=960)) as page:
         expect(status(page)).to_have_text(re.compile("^[1-9][0-9]* entit"))
-        page.screenshot(path=picture, full_page=True)
+        click(page, "Addis Ababa")
+        expect(card(page)).to_be_visible()
+        page.screenshot(path=picture)
