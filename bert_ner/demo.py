@@ -192,6 +192,7 @@ def answer(self: Demo,
     except Exception as e: told = dict(error=f"This should not happen ({type(e).__name__}: {e}): please report it".replace("\n", " "))
     return dict(id=ask.get("id"), kind=ask["kind"], **told)
 
+# %% ../nbs/07_demo.ipynb #0036
 @patch
 def look(self: Demo,
     text: str,    # any text up to `LIMIT`
@@ -212,7 +213,7 @@ def look(self: Demo,
         self.found[text, *key] = entities, others, (time.perf_counter() - start) * 1000
     return self.found[text, *key]
 
-# %% ../nbs/07_demo.ipynb #0037
+# %% ../nbs/07_demo.ipynb #0038
 def _corrected(text, entities, edits):
     for edit in edits: entities = correct(text, entities, *edit)
     return entities
@@ -232,7 +233,7 @@ def tag(self: Demo,
         sides.append(dict(engine=engine, ms=round(ms, 1 if ms < 10 else None), entities=rows))
     return dict(sides=sides)
 
-# %% ../nbs/07_demo.ipynb #0038
+# %% ../nbs/07_demo.ipynb #0039
 @patch
 def file(self: Demo,
     ask: dict,  # text, edits, engines, url; what: "json", "csv", "conll", "html" or "corrections"; types hidden, least score; texts with their edits
@@ -249,7 +250,7 @@ def file(self: Demo,
                 conll=("text/plain;charset=utf-8", lambda: as_conll(text, shown)), html=("text/html", lambda: portable(text, shown)))
     return dict(name=f"entities.{what}", type=made[what][0], content=made[what][1]())
 
-# %% ../nbs/07_demo.ipynb #0039
+# %% ../nbs/07_demo.ipynb #0040
 def demo(
     folder: Path | None = None,      # a tagger's folder; else the environment variable BERT_NER_MODEL; else the pipeline's own
     triton_url: str | None = None,   # a Triton server; else the environment variable BERT_NER_TRITON; else localhost:8001
@@ -260,7 +261,7 @@ def demo(
     triton_url = triton_url or os.environ.get("BERT_NER_TRITON") or "localhost:8001"
     return Demo(folder, triton_url, engine or os.environ.get("BERT_NER_ENGINE") or best_engine(folder))
 
-# %% ../nbs/07_demo.ipynb #0052
+# %% ../nbs/07_demo.ipynb #0053
 def serve_page(
     port: int = 8866,      # the first port to try
     browser: bool = True,  # open it, where there is a display
