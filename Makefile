@@ -40,7 +40,7 @@ repro: setup ## run the whole pipeline: corpus, baseline, BERT, ONNX, Triton, de
 test: setup chromium ## run the notebooks' tests, then tests/
 	@echo "test: the notebooks, then tests/"
 	@nbdev_test --n_workers 2
-	@pytest
+	@pytest --numprocesses 2 --dist loadfile
 
 check: setup ## notebooks clean and in sync with bert_ner/ and README.md, no half-done files
 	@echo "check: notebooks clean, bert_ner/ and README.md in sync"
