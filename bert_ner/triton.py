@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['MOST', 'CHARS', 'QUEUE', 'WAIT', 'IDS', 'MODEL_PY', 'FLAVOURS', 'WARM', 'WATCHER', 'RESTRICTED', 'KEY', 'START_RACE',
-           'read_texts', 'read_filter', 'meters', 'TextModel', 'EncoderEngine', 'encode', 'open_version', 'text_config',
+           'read_texts', 'read_filter', 'TextModel', 'EncoderEngine', 'encode', 'open_version', 'text_config',
            'encoder_config', 'external_data', 'encoder_file', 'models_of', 'versions', 'write_model', 'add_version',
            'prepare', 'withdraw', 'server_vars', 'run_quietly', 'fill_env', 'server_env', 'locked', 'pick_ports',
            'log_error', 'server_ready', 'ask_json', 'post', 'refusal', 'triton_command', 'Server', 'serve',
            'compose_command', 'serve_docker', 'request_batches', 'Unavailable', 'server_faults', 'read_answer',
-           'text_request', 'check_texts', 'pauses', 'TritonTagger', 'AsyncTritonTagger', 'Elsewhere', 'counters',
-           'differences']
+           'text_request', 'check_texts', 'pauses', 'TritonTagger', 'AsyncTritonTagger', 'Elsewhere', 'differences']
 
 # %% ../nbs/06_triton.ipynb #0003
 import asyncio, fcntl, http.client, json, os, platform, re, secrets, shlex, shutil, signal, socket, subprocess, sys, sysconfig, tempfile, threading, time
@@ -56,27 +55,16 @@ def read_filter(
 # %% ../nbs/06_triton.ipynb #0015
 QUEUE, WAIT = 512, 10   # requests that may wait, seconds that one waits at most
 
-def meters(
-    pb,            # Triton's `triton_python_backend_utils`
-    version: str,  # of the model
-) -> dict:         # name -> a metric of Triton's
-    "What the model counts, beside what Triton does: on the server's page of metrics, each name with `bert_ner_` before it."
-    kinds = dict(batches="tagged", batch_texts="in these batches", queue_us="microseconds that requests waited", tag_us="microseconds of tagging", refused="requests: queue full, or waited too long", waiting="requests, now")
-    families = {n: pb.MetricFamily(name=f"bert_ner_{n}", description=d, kind=pb.MetricFamily.GAUGE if n == "waiting" else pb.MetricFamily.COUNTER) for n, d in kinds.items()}
-    return {n: f.Metric(labels=dict(version=version)) for n, f in families.items()} | dict(families=families)
-
-# %% ../nbs/06_triton.ipynb #0016
 class TextModel:
     "Answers requests with `tagger`, those that wait together in one go; `pb` is Triton's `triton_python_backend_utils`."
     def __init__(self,
         tagger: Tagger,       # does the work, in one thread
         pb,                   # Triton's `triton_python_backend_utils`
-        version: str = "1",   # of the model
         queue: int = QUEUE,   # requests that may wait
         wait: float = WAIT,   # seconds that one waits at most
     ):
         self.tagger, self.pb, self.queue, self.wait, self.types = tagger, pb, queue, wait, {t[2:] for t in tagger.tags if t != "O"}
-        self.waiting, self.changed, self.closed, self.meters = deque(), threading.Condition(), False, meters(pb, version)
+        self.waiting, self.changed, self.closed = deque(), threading.Condition(), False
         self.worker = threading.Thread(target=self._work, daemon=True); self.worker.start()
 
     def execute(self, requests: list) -> None:
@@ -86,8 +74,7 @@ class TextModel:
             try: job = read_texts(self.pb.get_input_tensor_by_name(r, "TEXT").as_numpy()), read_filter(r.parameters(), self.types), r, sender, time.monotonic()
             except BertNerError as e: self._refuse(sender, str(e), self.pb.TritonError.INVALID_ARG); continue
             with self.changed:
-                if full := len(self.waiting) >= self.queue: self.meters["refused"].increment(1)
-                else: self.waiting.append(job); self.meters["waiting"].set(len(self.waiting)); self.changed.notify()
+                if not (full := len(self.waiting) >= self.queue): self.waiting.append(job); self.changed.notify()
             if full: self._refuse(sender, f"no room in the queue: {self.queue} requests wait already", self.pb.TritonError.UNAVAILABLE)
 
     def _refuse(self, sender, why, code): self._send(sender, self.pb.InferenceResponse([], self.pb.TritonError(why, code)))
@@ -98,18 +85,15 @@ class TextModel:
         "The jobs of the next batch, waited for; [] once the model is closed and nobody waits."
         with self.changed:
             while not (self.waiting or self.closed): self.changed.wait()
-            out, texts, now = [], 0, time.monotonic()
+            out, texts = [], 0
             while self.waiting and (not out or texts + len(self.waiting[0][0]) <= MOST): out.append(self.waiting.popleft()); texts += len(out[-1][0])
-            self.meters["waiting"].set(len(self.waiting))
-        for counter, n in dict(batches=1, batch_texts=texts, queue_us=sum(1e6 * (now - j[4]) for j in out)).items(): self.meters[counter].increment(n)
-        return out
+            return out
 
     def _work(self):
         while batch := self._next():
             late = [j for j in batch if time.monotonic() - j[4] > self.wait]
             batch = [j for j in batch if j not in late and not j[2].is_cancelled()]
-            for j in late: self.meters["refused"].increment(1); self._refuse(j[3], f"no room in the queue: this request has waited for {self.wait:g} s", self.pb.TritonError.UNAVAILABLE)
-            start = time.monotonic()
+            for j in late: self._refuse(j[3], f"no room in the queue: this request has waited for {self.wait:g} s", self.pb.TritonError.UNAVAILABLE)
             try: found = iter(self.tagger.tag_batch([t for j in batch for t in j[0]]))
             except Exception as e:
                 for j in batch: self._refuse(j[3], f"{type(e).__name__}: {e}".splitlines()[0], self.pb.TritonError.INTERNAL)
@@ -117,15 +101,13 @@ class TextModel:
                 for texts, (least, labels), _, sender, _ in batch:
                     rows = [[json.dumps([e.as_dict() for e in next(found) if e.score >= least and e.label in labels], ensure_ascii=False).encode()] for _ in texts]
                     self._send(sender, self.pb.InferenceResponse([self.pb.Tensor("ENTITIES", np.array(rows, dtype=object))]))
-            self.meters["tag_us"].increment(1e6 * (time.monotonic() - start))
 
     def close(self):
         "Answer who waits, then end."
         with self.changed: self.closed = True; self.changed.notify()
         self.worker.join()
-        self.meters.clear()                # a metric that outlives Triton's interface takes the process down
 
-# %% ../nbs/06_triton.ipynb #0022
+# %% ../nbs/06_triton.ipynb #0021
 IDS = ("input_ids", "attention_mask", "token_type_ids")
 
 class EncoderEngine:
@@ -148,7 +130,7 @@ def encode(
         raise BertNerError("input_ids, attention_mask and token_type_ids must have one shape, not empty: " + ", ".join(str(a.shape) for a in given.values()))
     return engine.logits(**given)
 
-# %% ../nbs/06_triton.ipynb #0025
+# %% ../nbs/06_triton.ipynb #0024
 def open_version(
     folder: Path,  # a version of the model `bert_ner`, from `prepare`
     pb,            # Triton's `triton_python_backend_utils`
@@ -159,7 +141,7 @@ def open_version(
         if not (folder/name).is_file() or file_hash(folder/name) != digest: raise BertNerError(f"{(folder/name).resolve()} is not the file that was prepared: run `bert-ner prepare-triton` again")
     if about["flavour"] == "embedded": tagger = Tagger.load(folder, "onnx"); tagger.tag("The first text, which is slower, is not a user's.")
     else: tagger = Tagger.load(folder, None); tagger.engine = EncoderEngine(pb, int(folder.name))      # Triton lets nobody ask another model while it loads
-    return TextModel(tagger, pb, folder.name)
+    return TextModel(tagger, pb)
 
 MODEL_PY = {  # the models in the Python backend -> their model.py
 "bert_ner": '''"Text in, entities out. Written by `bert_ner.triton.prepare`."
@@ -189,7 +171,7 @@ class TritonPythonModel:
         except Exception as e: return pb.InferenceResponse([], pb.TritonError(str(e).splitlines()[0]))
 '''}
 
-# %% ../nbs/06_triton.ipynb #0028
+# %% ../nbs/06_triton.ipynb #0027
 FLAVOURS = {  # flavour -> (how Triton runs the encoder, where, its file); None: inside bert_ner
     "embedded": (None, None, "model.onnx"),
     "python": ('backend: "python"', "KIND_CPU", "model.onnx"),
@@ -220,7 +202,7 @@ def encoder_config(
         f'output [ {{ name: "logits" data_type: TYPE_FP32 dims: [ -1, -1, {tags} ] }} ]', f"instance_group [ {{ count: 1 kind: {kind}{chosen} }} ]",
         "version_policy { latest { num_versions: 2 } }", *([f"model_warmup [ {warm} ]"] if warm else []), ""])
 
-# %% ../nbs/06_triton.ipynb #0035
+# %% ../nbs/06_triton.ipynb #0034
 def external_data(
     file: Path,  # ONNX
 ) -> bool:
@@ -247,7 +229,7 @@ def encoder_file(
     if flavour != "tensorrt" and external_data(file): raise BertNerError(f"{file} keeps weights in other files: a server gets one file that holds everything; make it by {make}")
     return file
 
-# %% ../nbs/06_triton.ipynb #0036
+# %% ../nbs/06_triton.ipynb #0035
 def models_of(
     flavour: str,  # a key of `FLAVOURS`
 ) -> list[str]:    # folders of the model repository
@@ -260,7 +242,7 @@ def versions(
     "The versions of `bert_ner` that are there."
     return sorted(int(p.parent.name) for p in Path(folder).glob("bert_ner/[1-9]*/prepared.json") if p.parent.name.isdigit())
 
-# %% ../nbs/06_triton.ipynb #0037
+# %% ../nbs/06_triton.ipynb #0036
 def write_model(
     folder: Path,   # the model's folder, made
     name: str,      # "bert_ner" or "bert_ner_encoder"
@@ -287,7 +269,7 @@ def write_model(
     if flavour != "embedded": sums[f"../../bert_ner_encoder/{number}/{file}"] = file_hash(encoder)
     write_json(version/"prepared.json", dict(flavour=flavour, encoder=encoder.name, tags=about["tags"], sha256=sums))
 
-# %% ../nbs/06_triton.ipynb #0039
+# %% ../nbs/06_triton.ipynb #0038
 def add_version(
     made: Path,          # a repository with one version, used up
     folder: Path,        # the repository that gets it
@@ -326,7 +308,7 @@ def prepare(
     if flavour == "embedded" and (folder/"bert_ner_encoder").is_dir(): shutil.rmtree(folder/"bert_ner_encoder")   # another flavour's
     return folder
 
-# %% ../nbs/06_triton.ipynb #0043
+# %% ../nbs/06_triton.ipynb #0042
 def withdraw(
     folder: Path | None = None,  # the model repository, ROOT/model_repository by default
 ) -> int:                        # the version that is the newest now
@@ -338,7 +320,7 @@ def withdraw(
         place.rename(place.with_name(f"bad-{place.name}"))
     return there[-2]
 
-# %% ../nbs/06_triton.ipynb #0050
+# %% ../nbs/06_triton.ipynb #0049
 def server_vars(
     env: Path,  # the server's environment
 ) -> dict:      # environment variables
@@ -348,7 +330,7 @@ def server_vars(
     return {**out, "LD_LIBRARY_PATH": f"{libs}:{sysconfig.get_config_var('LIBDIR')}", "PATH": f"{env/'bin'}:{out.get('PATH', '')}",
             "VIRTUAL_ENV": str(env), "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
-# %% ../nbs/06_triton.ipynb #0051
+# %% ../nbs/06_triton.ipynb #0050
 def run_quietly(
     command: list,  # program and arguments
     why: str,       # what it does, for the message
@@ -359,7 +341,7 @@ def run_quietly(
     said = [l.strip() for l in done.stdout.splitlines() if l.strip()]
     if done.returncode: raise BertNerError(f"{why} failed: {said[-1] if said else f'exit status {done.returncode}'}")
 
-# %% ../nbs/06_triton.ipynb #0053
+# %% ../nbs/06_triton.ipynb #0052
 def fill_env(
     path: Path,  # where the environment is made
     pins: Path,  # its packages, one version each
@@ -377,7 +359,7 @@ def fill_env(
     lacks = [l.split()[0] for l in lacks.splitlines() if "not found" in l]
     if lacks: raise BertNerError(f"the server lacks {', '.join(lacks)}: install this Python's shared library (Debian: apt-get install libpython3.11)")
 
-# %% ../nbs/06_triton.ipynb #0054
+# %% ../nbs/06_triton.ipynb #0053
 def server_env(
     path: Path | None = None,  # ROOT/.venv-triton by default
     pins: Path | None = None,  # its packages, ROOT/triton-constraints.txt by default
@@ -407,7 +389,7 @@ def locked(
     try: fcntl.flock(handle, fcntl.LOCK_EX); yield
     finally: os.close(handle)
 
-# %% ../nbs/06_triton.ipynb #0059
+# %% ../nbs/06_triton.ipynb #0058
 def pick_ports(
     wanted: list[int],  # ports; 0 is any free one
 ) -> list[int]:         # free ports
@@ -424,7 +406,7 @@ def pick_ports(
     finally:
         for s in held: s.close()
 
-# %% ../nbs/06_triton.ipynb #0062
+# %% ../nbs/06_triton.ipynb #0061
 def log_error(
     log: str,  # what tritonserver wrote
 ) -> str:      # one line
@@ -435,7 +417,7 @@ def log_error(
     lines = [f"{name}: {fault}" for name, fault in failed[-1:]] or errors[-1:] or log.strip().splitlines()[-1:] or ["it said nothing"]
     return lines[0].split("\\n")[0].strip()[:300]
 
-# %% ../nbs/06_triton.ipynb #0065
+# %% ../nbs/06_triton.ipynb #0064
 WATCHER = '''
 import os, signal, subprocess, sys, threading
 server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
@@ -461,7 +443,7 @@ def server_ready(
     except (OSError, http.client.HTTPException): return False
     finally: link.close()
 
-# %% ../nbs/06_triton.ipynb #0067
+# %% ../nbs/06_triton.ipynb #0066
 def ask_json(
     texts: list[str],  # at most `MOST`
 ) -> dict:             # the JSON body of a request for their entities
@@ -494,7 +476,7 @@ def refusal(
     except (ValueError, KeyError, IndexError): said = ""
     return said or (f"HTTP status {status}" if status else "no answer")
 
-# %% ../nbs/06_triton.ipynb #0069
+# %% ../nbs/06_triton.ipynb #0068
 RESTRICTED, KEY = "model-repository,shared-memory,trace,logging", "bert-ner-key"   # Triton's interfaces that ask for the header KEY
 
 def triton_command(
@@ -512,7 +494,7 @@ def triton_command(
             f"--backend-config=python,shm-region-prefix-name={memory}", "--disable-auto-complete-config", "--allow-gpu-metrics=false", "--exit-timeout-secs=10",
             "--model-control-mode=explicit", *(f"--load-model={m}" for m in models), f"--http-restricted-api={RESTRICTED}:{KEY}={key}", f"--grpc-restricted-protocol={RESTRICTED}:{KEY}={key}"]
 
-# %% ../nbs/06_triton.ipynb #0072
+# %% ../nbs/06_triton.ipynb #0071
 START_RACE = "boost::interprocess::lock_exception"
 
 class Server:
@@ -580,7 +562,8 @@ class Server:
         if before & self.suspects:                                              # one that is just being stopped is seen once
             self.stop(kill=True); self._up()
             return "a Python process of the server had died: it was started again"
-        if (newest := versions(self.folder)[-1]) == self.version: return ""
+        newest = max(versions(self.folder), default=self.version)
+        if newest == self.version: return ""
         try: self._load(back=newest < self.version)
         except BertNerError as e:
             if newest < self.version: raise
@@ -608,7 +591,7 @@ class Server:
     def __enter__(self): return self
     def __exit__(self, *_): self.stop()
 
-# %% ../nbs/06_triton.ipynb #0074
+# %% ../nbs/06_triton.ipynb #0073
 def serve(
     folder: Path | None = None,       # the model repository, ROOT/model_repository by default
     ports: tuple = (8000, 8001, 8002), # of HTTP, gRPC and metrics
@@ -630,7 +613,7 @@ def serve(
     finally:
         for s, handler in before.items(): signal.signal(s, handler)
 
-# %% ../nbs/06_triton.ipynb #0076
+# %% ../nbs/06_triton.ipynb #0075
 def compose_command(
     folder: Path,                       # the model repository
     gpu: bool = False,                  # give the container the GPUs (always needed for the flavour tensorrt)
@@ -655,7 +638,7 @@ def serve_docker(
     print(f"BERT_NER_KEY={variables['BERT_NER_KEY']} lets you load another version: see deploy/compose.yaml", flush=True)
     return subprocess.run(command, env={**os.environ, **variables}).returncode
 
-# %% ../nbs/06_triton.ipynb #0079
+# %% ../nbs/06_triton.ipynb #0078
 def request_batches(
     texts: list[str],    # texts of any length
     most: int = MOST,    # texts a request
@@ -668,7 +651,7 @@ def request_batches(
         out[-1].append(i); room -= len(texts[i])
     return out
 
-# %% ../nbs/06_triton.ipynb #0081
+# %% ../nbs/06_triton.ipynb #0080
 class Unavailable(BertNerError):
     "Nobody answers, or the server has no room: worth another try."
 
@@ -696,7 +679,7 @@ def server_faults(
         if type(e).__name__ == "HTTPConnectionClosed": raise Unavailable(absent) from e      # of geventhttpclient, under tritonclient.http
         raise BertNerError(f"what answers at {url} is no Triton server of this project ({type(e).__name__}): look at the address") from e
 
-# %% ../nbs/06_triton.ipynb #0082
+# %% ../nbs/06_triton.ipynb #0081
 def read_answer(
     answer: np.ndarray,  # bytes [texts], each a JSON list of entities
     texts: list[str],    # the texts that were sent
@@ -706,7 +689,7 @@ def read_answer(
     if len(rows) != len(texts) or any(t[d["start"]:d["end"]] != d["text"] for t, row in zip(texts, rows) for d in row): raise ValueError("entities of other texts")
     return [Entities([Entity(**d) for d in row], t) for row, t in zip(rows, texts)]
 
-# %% ../nbs/06_triton.ipynb #0084
+# %% ../nbs/06_triton.ipynb #0083
 def text_request(
     api,               # tritonclient.grpc, tritonclient.http or one of their aio
     texts: list[str],  # at most `MOST`
@@ -731,7 +714,7 @@ def pauses(
     yield from (.2 * 2**i for i in range(retries))
     yield None
 
-# %% ../nbs/06_triton.ipynb #0085
+# %% ../nbs/06_triton.ipynb #0084
 class TritonTagger:
     "Text in, entities out, by the model `bert_ner` of a Triton server; `concurrency` connections that are kept, a context manager."
     def __init__(self,
@@ -788,7 +771,7 @@ class TritonTagger:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
-# %% ../nbs/06_triton.ipynb #0086
+# %% ../nbs/06_triton.ipynb #0085
 class AsyncTritonTagger:
     "`TritonTagger` for asyncio, over gRPC: `await tag(text)` from any number of tasks; an async context manager."
     def __init__(self,
@@ -829,7 +812,7 @@ class AsyncTritonTagger:
     async def __aenter__(self): return self
     async def __aexit__(self, *_): await self.link.close()
 
-# %% ../nbs/06_triton.ipynb #0092
+# %% ../nbs/06_triton.ipynb #0091
 class Elsewhere:
     "A server that somebody else runs, with the face of `Server`; `url` is host:port of HTTP, gRPC and metrics are on the two ports after it."
     def __init__(self, url: str):
@@ -840,16 +823,7 @@ class Elsewhere:
     def __enter__(self): return self
     def __exit__(self, *_): pass
 
-def counters(
-    url: str,  # host:port of metrics
-) -> dict:     # counter of the model bert_ner -> its sum over the versions
-    "What Triton has counted so far (request_success, count, ...), and what the model has (see `meters`: batches, batch_texts, queue_us, ...)."
-    link, out = http.client.HTTPConnection(url, timeout=10), {}
-    link.request("GET", "/metrics"); said = link.getresponse().read().decode(); link.close()
-    for name, value in re.findall(r'^(?:nv_inference_(?=\w+{model="bert_ner",)|bert_ner_)(\w+){[^}]*} (\S+)', said, re.M): out[name] = out.get(name, 0) + float(value)
-    return out
-
-# %% ../nbs/06_triton.ipynb #0094
+# %% ../nbs/06_triton.ipynb #0093
 def differences(
     ours: list[list[Entity]],    # of each text
     theirs: list[list[Entity]],  # of each text, in the same order
