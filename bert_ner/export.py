@@ -67,7 +67,7 @@ def activation_ranges(
     model.graph.output.extend(onnx.helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, None) for k in names)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     windows, given, seen = packer.windows(sentences), [i.name for i in session.get_inputs()], {k: (0., 0.) for k in names}   # 0 must have a code
-    for batch in token_batches([len(w.ids) for w in windows], 2048, 2048):      # padded, as served texts may be
+    for batch in token_batches([len(w.ids) for w in windows], 2048, 2048):      # full batches
         x = collate([windows[i] for i in batch], packer.pad); real = x["attention_mask"] == 1
         for k, v in zip(names, session.run(names, {n: x[n] for n in given})):
             seen[k] = min(seen[k][0], float(v[real].min())), max(seen[k][1], float(v[real].max()))
