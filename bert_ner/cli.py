@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .core import *
-from .spans import Entity
-from .infer import Tagger
+from .infer import Entities, Tagger
 
 # %% ../nbs/09_cli.ipynb #0006
 def stage_parameters(
@@ -138,13 +137,12 @@ def read_texts(
     except UnicodeDecodeError as e: raise BertNerError(f"{file or 'standard input'} is not UTF-8 (byte {e.start})") from None
 
 def show_entities(
-    entities: list[Entity],  # of one text
-    as_json: bool,           # JSON, not a table
+    entities: Entities,  # of one text
+    as_json: bool,       # JSON, not a table
 ) -> None:
     "Print `entities`, one a line: offsets, type, score, text."
-    if as_json: print(json.dumps([e.as_dict() for e in entities], ensure_ascii=False))
-    else:
-        for e in entities: print(f"{e.start:>6} {e.end:>6}  {e.label:<5} {e.score:.3f}  {' '.join(e.text.split())}")
+    if as_json: print(entities.to_json())
+    elif entities: print(entities)
 
 # %% ../nbs/09_cli.ipynb #0020
 Text = Annotated[Optional[str], typer.Argument(help="Text to tag; without it --file, or standard input.")]

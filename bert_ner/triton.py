@@ -63,7 +63,7 @@ class TextModel:
         queue: int = QUEUE,   # requests that may wait
         wait: float = WAIT,   # seconds that one waits at most
     ):
-        self.tagger, self.pb, self.queue, self.wait, self.types = tagger, pb, queue, wait, {t[2:] for t in tagger.tags if t != "O"}
+        self.tagger, self.pb, self.queue, self.wait, self.types = tagger, pb, queue, wait, set(types_of(tagger.tags))
         self.waiting, self.changed, self.closed = deque(), threading.Condition(), False
         self.worker = threading.Thread(target=self._work, daemon=True); self.worker.start()
 
@@ -547,13 +547,10 @@ class Server:
             if int(group) == self.process.pid and state == "Z" and name.startswith("triton_python"): out.add(int(number))
         return out
 
-    def _control(self, verb, name):
-        "Have the model `name` loaded or unloaded (`verb`)."
-        said = post(self.urls["http"], f"/v2/repository/models/{name}/{verb}", {}, {KEY: self.key}, 120)
-        if fault := refusal(*said): raise BertNerError(f"{name} was not {verb}ed: {fault}")
-
     def _load(self, back=False):
-        for name in ["bert_ner"] if back else self.models[::-1]: self._control("load", name)    # the encoder is there before the version that asks it, and after
+        "Have the models loaded, and ask once whether they answer; on the way `back` the encoder has both versions already."
+        for name in ["bert_ner"] if back else self.models[::-1]:        # the encoder is there before the version that asks it
+            if fault := refusal(*post(self.urls["http"], f"/v2/repository/models/{name}/load", {}, {KEY: self.key}, 120)): raise BertNerError(f"{name} was not loaded: {fault}")
         if fault := refusal(*post(self.urls["http"], "/v2/models/bert_ner/infer", ask_json(["Is anybody there?"]), {}, 60)): raise BertNerError(f"bert_ner does not answer: {fault}")
 
     def tend(self) -> str:  # what was done, in a sentence; "" where nothing was
