@@ -144,7 +144,7 @@ def trackers(
         for k, v in dict(MLFLOW_TRACKING_URI=f"sqlite:///{ROOT/'mlflow.db'}", MLFLOW_EXPERIMENT_NAME="bert-ner").items(): os.environ.setdefault(k, v)
     return wanted or ["none"]
 
-# %% ../nbs/03_bert.ipynb #x
+# %% ../nbs/03_bert.ipynb #0027b
 def length_sampler(
     lengths: list[int],  # pieces of each training window
     batch: int,          # windows a step, of all processes together
@@ -242,7 +242,7 @@ def speed_report(
     return dict(tokens_per_s=round(rate, 1), epoch_s=round(float(np.sum(lengths)) / rate, 1), peak_gflops=round(peak / 1e9, 1),
                 share_of_peak=round(rate * training_flops(config, mean) / peak, 3))
 
-# %% ../nbs/03_bert.ipynb #x
+# %% ../nbs/03_bert.ipynb #0035b
 def batch_share(
     batch: int,      # windows a step
     processes: int,  # that train together
@@ -313,7 +313,7 @@ def fine_tune(
     world.wait_for_everyone()
     return finished(folder, run)
 
-# %% ../nbs/03_bert.ipynb #x
+# %% ../nbs/03_bert.ipynb #0041b
 def die_with_parent() -> None:
     "Ask Linux to kill this process when the one that started it ends, however it ends."
     if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)   # PR_SET_PDEATHSIG
@@ -344,7 +344,7 @@ def launch(
         write_json(Path(job)/"failures.json", [dict(rank=r, exit=f.exitcode, message=f.message if isinstance(f.message, str) else f.message["message"]) for r, f in e.failures.items()])
         raise SystemExit(1) from None
 
-# %% ../nbs/03_bert.ipynb #x
+# %% ../nbs/03_bert.ipynb #0041c
 def failure_text(
     file: Path,  # failures.json of `launch`, may be missing
     nproc: int,  # processes
@@ -360,7 +360,7 @@ def failure_text(
     if said.startswith("BertNerError: "): return said.removeprefix("BertNerError: ")
     return f"training process {rank + 1} of {nproc} failed with {said.splitlines()[0]} ({log} has the whole of it)"
 
-# %% ../nbs/03_bert.ipynb #x
+# %% ../nbs/03_bert.ipynb #0041e
 def fine_tune_in(
     nproc: int,      # processes on this machine; 1: this very one
     ds,              # DatasetDict from `load_data`
