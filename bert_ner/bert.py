@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['find_checkpoint', 'load_base', 'make_packer', 'features', 'bf16_ready', 'TorchEngine', 'validation_scores',
            'trackers', 'length_sampler', 'make_trainer', 'last_checkpoint', 'matmul_peak', 'training_flops',
-           'step_clock', 'speed_report', 'batch_share', 'together', 'fold_temperature', 'fine_tune', 'die_with_parent',
-           'work', 'launch', 'failure_text', 'fine_tune_in']
+           'step_clock', 'speed_report', 'batch_share', 'together', 'fold_temperature', 'fine_tune', 'die_with', 'work',
+           'launch', 'failure_text', 'fine_tune_in']
 
 # %% ../nbs/03_bert.ipynb #0003
 import ctypes, os, pickle, shutil, signal, subprocess, sys, tempfile, time
@@ -314,16 +314,20 @@ def fine_tune(
     return finished(folder, run)
 
 # %% ../nbs/03_bert.ipynb #0041b
-def die_with_parent() -> None:
-    "Ask Linux to kill this process when the one that started it ends, however it ends."
+def die_with(
+    parent: int,  # id of the process that started this one
+) -> None:
+    "End this process when `parent` ends, however it ends (Linux), or where it has ended already."
     if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)   # PR_SET_PDEATHSIG
+    if os.getppid() != parent: os._exit(1)
 
 def work(
-    job: Path,  # folder with job.pickle: data set, arguments
+    job: Path,    # folder with job.pickle: data set, arguments
+    parent: int,  # id of the process that started this one
 ) -> None:
     "One of several processes: `fine_tune` what `job` says, with this one's share of the cores."
     from torch.distributed.elastic.multiprocessing.errors import record
-    die_with_parent()
+    die_with(parent)
     threads = max(1, min(torch.get_num_threads(), cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
     torch.set_num_threads(threads); os.environ["RAYON_NUM_THREADS"] = str(threads)
     args, options = pickle.loads((Path(job)/"job.pickle").read_bytes())
@@ -331,15 +335,16 @@ def work(
     together().destroy_process_group()
 
 def launch(
-    job: Path,   # folder with job.pickle; failures.json is written where a process fails
-    nproc: int,  # processes
+    job: Path,    # folder with job.pickle; failures.json is written where a process fails
+    nproc: int,   # processes
+    parent: int,  # id of the process that started this one
 ) -> None:
     "Start `nproc` processes that `work` on `job`, and watch them: torchrun's elastic agent, on this machine."
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-    die_with_parent()
+    die_with(parent)
     config = LaunchConfig(1, 1, nproc, run_id=Path(job).name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0)
-    try: elastic_launch(config, sys.executable)("-c", "import sys; from bert_ner.bert import work; work(sys.argv[1])", str(job))
+    try: elastic_launch(config, sys.executable)("-c", "import sys; from bert_ner.bert import work; work(sys.argv[1], int(sys.argv[2]))", str(job), str(os.getpid()))
     except ChildFailedError as e:
         write_json(Path(job)/"failures.json", [dict(rank=r, exit=f.exitcode, message=f.message if isinstance(f.message, str) else f.message["message"]) for r, f in e.failures.items()])
         raise SystemExit(1) from None
@@ -375,7 +380,7 @@ def fine_tune_in(
     with tempfile.TemporaryDirectory(prefix="bert-ner-") as job:
         (Path(job)/"job.pickle").write_bytes(pickle.dumps(((ds, folder, *args), options)))
         with open(log, "w") as out:
-            status = subprocess.run([sys.executable, "-c", "import sys; from bert_ner.bert import launch; launch(sys.argv[1], int(sys.argv[2]))", job, str(nproc)],
+            status = subprocess.run([sys.executable, "-c", "import sys; from bert_ner.bert import launch; launch(sys.argv[1], *map(int, sys.argv[2:]))", job, str(nproc), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out).returncode
         if status: raise BertNerError(failure_text(Path(job)/"failures.json", nproc, log))
     log.unlink()

@@ -94,17 +94,13 @@ def workers(process) -> dict[int, int]:
     return {int(re.search(rb"\bRANK=(\d+)", Path(f"/proc/{p}/environ").read_bytes())[1]): p for p in found}
 
 
-def kill_after_checkpoint(process, folder, victim) -> list[int]:
-    "Kill what `victim` picks of the training as soon as it has written a new checkpoint; the ids that must be gone thereafter."
-    def whole(): return set(folder.glob("bert.checkpoints/checkpoint-*/trainer_state.json"))
-    before, end = whole(), time.monotonic() + 200
-    while not whole() - before:
+def wait_for(process, what):
+    "What `what` gives as soon as it is something."
+    end = time.monotonic() + 200
+    while not (found := what()):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(.01)
-    ranks = workers(process)
-    assert set(ranks) == {0, 1}
-    os.kill(victim(process, ranks), signal.SIGKILL)
-    return [*ranks.values()]
+    return found
 
 
 def wait_until_gone(ids):
@@ -115,16 +111,19 @@ def wait_until_gone(ids):
 
 
 def test_killed_processes_leave_nothing_half_done_and_go_on(one, base, tmp_path):
-    "First whoever asked for the training is killed, then one of the two processes; the third time it ends where an undisturbed one does."
+    "First whoever asked for the training is killed as the two processes start, then one of these; the third time it ends where an undisturbed one does."
     process = train(base, tmp_path, nproc=2)
-    wait_until_gone(kill_after_checkpoint(process, tmp_path, lambda process, ranks: process.pid))
-    process.communicate()
+    ranks = wait_for(process, lambda: len(found := workers(process)) == 2 and found)
+    process.kill(); process.communicate()
+    wait_until_gone(ranks.values())
     assert not (tmp_path/"bert").exists()
 
     process = train(base, tmp_path, nproc=2)
-    ids = kill_after_checkpoint(process, tmp_path, lambda process, ranks: ranks[1])
+    wait_for(process, lambda: [*tmp_path.glob("bert.checkpoints/checkpoint-*/trainer_state.json")])
+    ranks = workers(process)
+    os.kill(ranks[1], signal.SIGKILL)
     _, err = process.communicate(timeout=120)
-    wait_until_gone(ids)
+    wait_until_gone(ranks.values())
     said = [line for line in err.splitlines() if line.startswith("bert-ner: ")]
     assert process.returncode == 1 and len(said) == 1 and "training process 2 of 2 was killed (signal 9" in said[0] and "goes on from its last checkpoint" in said[0]
     assert "Traceback" not in err and sorted(p.name for p in tmp_path.iterdir()) == ["bert.checkpoints", "bert.log"]
