@@ -282,7 +282,7 @@ def fine_tune(
     report_to: list[str] = ("none",),  # from `trackers`
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
-    "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints. Under torchrun all processes train, the first one writes."
+    "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints. Under torchrun the first process writes."
     run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, limit=limit,
         evaluations=evaluations, data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
     if done := finished(folder, run): return done
@@ -340,13 +340,16 @@ def launch(
     parent: int,  # id of the process that started this one
 ) -> None:
     "Start `nproc` processes that `work` on `job`, and watch them: torchrun's elastic agent, on this machine."
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
     die_with(parent)
-    config = LaunchConfig(1, 1, nproc, run_id=Path(job).name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0)
+    config = LaunchConfig(1, 1, nproc, run_id=Path(job).name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(job)))
     try: elastic_launch(config, sys.executable)("-c", "import sys; from bert_ner.bert import work; work(sys.argv[1], int(sys.argv[2]))", str(job), str(os.getpid()))
     except ChildFailedError as e:
-        write_json(Path(job)/"failures.json", [dict(rank=r, exit=f.exitcode, message=f.message if isinstance(f.message, str) else f.message["message"]) for r, f in e.failures.items()])
+        said = {r: f.message if isinstance(f.message, str) else f.message["message"] for r, f in e.failures.items()}   # a dict where `record` wrote it
+        write_json(Path(job)/"failures.json", [dict(rank=r, exit=f.exitcode, message=said[r]) for r, f in e.failures.items()])
         raise SystemExit(1) from None
 
 # %% ../nbs/03_bert.ipynb #0041c
@@ -379,9 +382,8 @@ def fine_tune_in(
     folder = Path(folder).resolve(); log = folder.with_name(f"{folder.name}.log"); log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bert-ner-") as job:
         (Path(job)/"job.pickle").write_bytes(pickle.dumps(((ds, folder, *args), options)))
-        with open(log, "w") as out:
-            status = subprocess.run([sys.executable, "-c", "import sys; from bert_ner.bert import launch; launch(sys.argv[1], *map(int, sys.argv[2:]))", job, str(nproc), str(os.getpid())],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out).returncode
+        command = [sys.executable, "-c", "import sys; from bert_ner.bert import launch; launch(sys.argv[1], *map(int, sys.argv[2:]))", job, str(nproc), str(os.getpid())]
+        with open(log, "w") as out: status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out).returncode
         if status: raise BertNerError(failure_text(Path(job)/"failures.json", nproc, log))
     log.unlink()
     return read_json(folder/"training.json")

@@ -20,7 +20,8 @@ def sweep_table(
     rows = [{"experiment": r["Experiment"], **{k: v for k, v in r.items() if k.startswith(("bert.", "data."))},
              **{n: figure(r, n) for n in ("validation_micro_f1", "validation_macro_f1", "minutes")}} for r in ended]
     rows = [r for r in rows if isinstance(r["validation_micro_f1"], float)]
-    if not rows: raise BertNerError(f"no finished experiment on {corpus} starts from this commit: queue some with `dvc exp run --queue -S 'bert.lr=3.0e-4,5.0e-4' bert`, then `dvc queue start`")
+    how = "`dvc exp run --queue -S 'bert.lr=3.0e-4,5.0e-4' bert`, then `dvc queue start`"
+    if not rows: raise BertNerError(f"no finished experiment on {corpus} starts from this commit: queue some with {how}")
     table = pd.DataFrame(rows).set_index("experiment")
     same = [c for c in table if c.startswith(("bert.", "data.")) and table[c].nunique(dropna=False) == 1]
     return table.drop(columns=same).sort_values("validation_micro_f1", ascending=False)

