@@ -174,7 +174,7 @@ def make_trainer(
     class GroupedTrainer(Trainer):
         def _get_train_sampler(self, dataset=None):
             a = self.args
-            return length_sampler(train["length"], a.train_batch_size * a.world_size * a.gradient_accumulation_steps, a.seed, lambda: self.state.global_step)
+            return length_sampler(list(train["length"]), a.train_batch_size * a.world_size * a.gradient_accumulation_steps, a.seed, lambda: self.state.global_step)
     options = dict(output_dir=str(folder), train_sampling_strategy="group_by_length", per_device_eval_batch_size=32, lr_scheduler_type="linear",
         optim="adamw_torch_fused", bf16=bf16_ready(), use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=torch.cuda.is_available(),
         eval_strategy="steps", save_strategy="steps", save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="f1")
