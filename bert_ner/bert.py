@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['find_checkpoint', 'load_base', 'make_packer', 'features', 'repeat_rare', 'bf16_ready', 'TorchEngine',
-           'validation_scores', 'trackers', 'make_trainer', 'ByteDropout', 'byte_dropout', 'keep_memory',
-           'last_checkpoint', 'matmul_peak', 'training_flops', 'step_clock', 'speed_report', 'fold_temperature',
-           'fine_tune']
+           'validation_scores', 'trackers', 'length_sampler', 'word_loss', 'make_trainer', 'ByteDropout',
+           'byte_dropout', 'keep_memory', 'last_checkpoint', 'matmul_peak', 'training_flops', 'step_clock',
+           'speed_report', 'batch_share', 'together', 'fold_temperature', 'fine_tune', 'die_with', 'work', 'launch',
+           'failure_text', 'fine_tune_in']
 
 # %% ../nbs/03_bert.ipynb #0003
-import ctypes, os, shutil, time
+import ctypes, os, pickle, shutil, signal, subprocess, sys, tempfile, time
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from zipfile import is_zipfile
 from .core import *
 from .spans import *
 from .pieces import *
@@ -158,21 +160,62 @@ def trackers(
         for k, v in dict(MLFLOW_TRACKING_URI=f"sqlite:///{ROOT/'mlflow.db'}", MLFLOW_EXPERIMENT_NAME="bert-ner").items(): os.environ.setdefault(k, v)
     return wanted or ["none"]
 
+# %% ../nbs/03_bert.ipynb #0027b
+def length_sampler(
+    lengths: list[int],  # pieces of each training window
+    batch: int,          # windows a step, of all processes together
+    seed: int,           # of the training
+    step,                # a function of nothing: steps done
+):                       # torch.utils.data.Sampler: indices of one epoch
+    "The order of an epoch: neighbours are of similar length (transformers' `LengthGroupedSampler`), drawn from `seed` and the epoch that `step` falls into."
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+    class EpochSampler(LengthGroupedSampler):
+        def __iter__(self):
+            epoch = step() // -(-len(lengths) // batch)
+            self.generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+            return super().__iter__()
+    return EpochSampler(batch, lengths=lengths)
+
+# %% ../nbs/03_bert.ipynb #n8735
+def word_loss(
+    smoothing: float,  # share of a label that is spread over all tags
+    r_drop: float,     # weight of the symmetric Kullback-Leibler divergence between two passes, a word's mean
+):                     # for Trainer's `compute_loss_func`
+    "Cross entropy over the judged words; in training with `r_drop`, where the second half of a batch is the first once more, R-Drop's term too (Liang et al. 2021)."
+    from transformers.trainer_pt_utils import LabelSmoother
+    smoother, kl = LabelSmoother(smoothing), torch.nn.functional.kl_div
+    def loss(outputs, labels, num_items_in_batch=None):      # None in evaluation
+        cost = smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
+        if not r_drop or num_items_in_batch is None: return cost
+        p, q = (x[y != -100].log_softmax(-1) for x, y in zip(outputs["logits"].chunk(2), labels.chunk(2)))
+        return cost + r_drop * (kl(p, q, log_target=True, reduction="sum") + kl(q, p, log_target=True, reduction="sum")) / num_items_in_batch
+    return loss
+
 # %% ../nbs/03_bert.ipynb #0028
 def make_trainer(
     model, tokenizer,          # from `load_base`
     train, validation,         # from `features`
     tags: list[str],           # the tag set
     folder: Path,              # for checkpoints
+    r_drop: float = 0.,        # see `word_loss`; every window is read twice where it is not 0
     **args,                    # of transformers.TrainingArguments
 ):                             # transformers.Trainer
-    "A `Trainer` for token classification: length-grouped batches, dynamic padding, bf16 where the hardware has it."
+    "A `Trainer` for token classification: length-grouped batches, dynamic padding, the mean loss over the words of all processes, bf16 where the hardware has it."
     from transformers import DataCollatorForTokenClassification, Trainer, TrainingArguments
+    class GroupedTrainer(Trainer):
+        def _get_train_sampler(self, dataset=None):
+            a = self.args
+            return length_sampler(list(train["length"]), a.train_batch_size * a.world_size * a.gradient_accumulation_steps, a.seed, lambda: self.state.global_step)
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            if not r_drop: return super().training_step(model, inputs, num_items_in_batch)
+            return super().training_step(model, {k: torch.cat([v, v]) for k, v in inputs.items()}, 2 * num_items_in_batch)
     options = dict(output_dir=str(folder), train_sampling_strategy="group_by_length", per_device_eval_batch_size=32, lr_scheduler_type="linear",
         optim="adamw_torch_fused", bf16=bf16_ready(), use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=torch.cuda.is_available(),
         eval_strategy="steps", save_strategy="steps", save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="f1")
-    return Trainer(model, TrainingArguments(**{**options, **args}), train_dataset=train, eval_dataset=validation,
-        data_collator=DataCollatorForTokenClassification(tokenizer), compute_metrics=validation_scores(tags))
+    arguments = TrainingArguments(**{**options, **args})
+    arguments._n_gpu = min(arguments.n_gpu, 1)       # one process, one GPU: DataParallel would multiply the batch
+    return GroupedTrainer(model, arguments, train_dataset=train, eval_dataset=validation, compute_metrics=validation_scores(tags),
+        data_collator=DataCollatorForTokenClassification(tokenizer), compute_loss_func=word_loss(arguments.label_smoothing_factor, r_drop))
 
 # %% ../nbs/03_bert.ipynb #n6933
 class ByteDropout(torch.nn.Dropout):
@@ -209,7 +252,7 @@ def last_checkpoint(
     if folder.exists() and (not (folder/"run.json").exists() or read_json(folder/"run.json") != run): shutil.rmtree(folder)
     if not folder.exists(): write_json(folder/"run.json", run)
     for c in folder.glob("checkpoint-*"):
-        if not (c/"trainer_state.json").exists(): shutil.rmtree(c)       # killed while it was being written
+        if not (c/"trainer_state.json").exists() or not all(map(is_zipfile, c.glob("*.pth"))): shutil.rmtree(c)  # killed while it was being written
     return get_last_checkpoint(str(folder))
 
 # %% ../nbs/03_bert.ipynb #0033
@@ -249,13 +292,28 @@ def speed_report(
     batch: int,     # windows a step
     config,         # of the model
     peak: float,    # from `matmul_peak`
+    passes: int = 1,  # of a window in each step
 ) -> dict:          # real (not padded) tokens a second, seconds an epoch, peak and its share
     "How fast training was, in real tokens, and as a share of the rate of a large matrix product."
     if not clock.steps: return {}                # the checkpoint held everything
     mean = float(np.mean(lengths))
     rate = clock.steps * batch * mean / clock.seconds
     return dict(tokens_per_s=round(rate, 1), epoch_s=round(float(np.sum(lengths)) / rate, 1), peak_gflops=round(peak / 1e9, 1),
-                share_of_peak=round(rate * training_flops(config, mean) / peak, 3))
+                share_of_peak=round(passes * rate * training_flops(config, mean) / peak, 3))
+
+# %% ../nbs/03_bert.ipynb #0035b
+def batch_share(
+    batch: int,      # windows a step
+    processes: int,  # that train together
+) -> int:            # windows a step and process
+    "The share of one process, so that a step sees `batch` windows however many train. Raises `BertNerError` where it does not divide."
+    if batch % processes: raise BertNerError(f"a batch of {batch} cannot be shared by {processes} processes: make bert.batch_size a multiple of bert.nproc")
+    return batch // processes
+
+def together():  # accelerate.PartialState
+    "This process among those that train together; alone where neither torchrun nor accelerate started it."
+    from accelerate import PartialState
+    return PartialState(cpu=not torch.cuda.is_available())
 
 # %% ../nbs/03_bert.ipynb #0037
 def fold_temperature(
@@ -280,35 +338,116 @@ def fine_tune(
     dropout: float | None = None,    # in the encoder; None: as it was pretrained
     limit: int = 0,                  # training sentences, 0: all
     rare_times: int = 1,             # how often a sentence with a rare type is read in an epoch, see `repeat_rare`
+    r_drop: float = 0.,              # weight of the difference between two dropout passes, see `word_loss`
     evaluations: int = 1,            # per epoch
     report_to: list[str] = ("none",),  # from `trackers`
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
-    "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints."
-    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, limit=limit, rare_times=rare_times,
+    "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints. Under torchrun the first process writes."
+    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, limit=limit, rare_times=rare_times, r_drop=r_drop,
         evaluations=evaluations, data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
     if done := finished(folder, run): return done
+    world, batch = together(), args["per_device_train_batch_size"]
+    args["per_device_train_batch_size"] = batch_share(batch, world.num_processes)
     seed_everything(args["seed"])
     if not torch.cuda.is_available(): keep_memory()
-    folder, tags, peak, clock = Path(folder), ds["train"].features["tags"].feature.names, matmul_peak(bf16_ready()), step_clock()
-    checkpoints, batch = folder.with_name(f"{folder.name}.checkpoints"), args["per_device_train_batch_size"]
-    start = last_checkpoint(checkpoints, run)
+    folder, tags, peak, clock = Path(folder), ds["train"].features["tags"].feature.names, matmul_peak(bf16_ready()) * world.num_processes, step_clock()
+    checkpoints = folder.with_name(f"{folder.name}.checkpoints")
+    with world.main_process_first(): start = last_checkpoint(checkpoints, run)
     model, tokenizer = load_base(checkpoint, tags, dropout)
     if not torch.cuda.is_available(): byte_dropout(model)
     packer = make_packer(tokenizer, case_channel, min(max_length, model.config.max_position_embeddings))
     part = repeat_rare(ds["train"].select(range(limit or len(ds["train"]))), rare_times)
     train, valid = (features(packer, list(p["words"]), list(p["tags"])) for p in (part, ds["validation"]))
     every = max(1, -(-len(train) // batch) // evaluations)  # steps
-    trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, eval_steps=every, save_steps=every, report_to=list(report_to), **args)
+    trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, r_drop, eval_steps=every, save_steps=every, report_to=list(report_to), **args)
     trainer.add_callback(clock)
+    seed_everything(args["seed"] + world.process_index)         # each process its own dropout
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=start)
-    done = dict(run=run, log=trainer.state.log_history, f1=trainer.state.best_metric, minutes=round((time.monotonic() - began) / 60, 2),
-        resumed=start is not None, speed=speed_report(clock, train["length"], batch, model.config, peak),
-        temperature=fold_temperature(trainer.model, packer, ds["validation"]))
-    with whole(folder) as tmp:
-        trainer.model.save_pretrained(tmp)
-        save_tagger(tmp, packer.tokenizer, tags, case_channel, packer.max_length)
-        write_json(tmp/"training.json", done)
-    shutil.rmtree(checkpoints)
-    return done
+    if world.is_main_process:
+        done = dict(run=run, log=trainer.state.log_history, f1=trainer.state.best_metric, minutes=round((time.monotonic() - began) / 60, 2),
+            resumed=start is not None, speed=speed_report(clock, train["length"], batch, model.config, peak, 2 if r_drop else 1),
+            temperature=fold_temperature(trainer.model, packer, ds["validation"]))
+        with whole(folder) as tmp:
+            trainer.model.save_pretrained(tmp)
+            save_tagger(tmp, packer.tokenizer, tags, case_channel, packer.max_length)
+            write_json(tmp/"training.json", done)
+        shutil.rmtree(checkpoints)
+    world.wait_for_everyone()
+    return finished(folder, run)
+
+# %% ../nbs/03_bert.ipynb #0041b
+def die_with(
+    parent: int,  # id of the process that started this one
+) -> None:
+    "End this process when `parent` ends, however it ends (Linux), or where it has ended already."
+    if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)   # PR_SET_PDEATHSIG
+    if os.getppid() != parent: os._exit(1)
+
+def work(
+    job: Path,    # folder with job.pickle: data set, arguments
+    parent: int,  # id of the process that started this one
+) -> None:
+    "One of several processes: `fine_tune` what `job` says, with this one's share of the cores."
+    from torch.distributed.elastic.multiprocessing.errors import record
+    die_with(parent)
+    threads = max(1, min(torch.get_num_threads(), cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
+    torch.set_num_threads(threads); os.environ["RAYON_NUM_THREADS"] = str(threads)
+    args, options = pickle.loads((Path(job)/"job.pickle").read_bytes())
+    record(fine_tune)(*args, **options)
+    together().destroy_process_group()
+
+def launch(
+    job: Path,    # folder with job.pickle; failures.json is written where a process fails
+    nproc: int,   # processes
+    parent: int,  # id of the process that started this one
+) -> None:
+    "Start `nproc` processes that `work` on `job`, and watch them: torchrun's elastic agent, on this machine."
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    die_with(parent)
+    config = LaunchConfig(1, 1, nproc, run_id=Path(job).name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(job)))
+    try: elastic_launch(config, sys.executable)("-c", "import sys; from bert_ner.bert import work; work(sys.argv[1], int(sys.argv[2]))", str(job), str(os.getpid()))
+    except ChildFailedError as e:
+        said = {r: f.message if isinstance(f.message, str) else f.message["message"] for r, f in e.failures.items()}   # a dict where `record` wrote it
+        write_json(Path(job)/"failures.json", [dict(rank=r, exit=f.exitcode, message=said[r]) for r, f in e.failures.items()])
+        raise SystemExit(1) from None
+
+# %% ../nbs/03_bert.ipynb #0041c
+def failure_text(
+    file: Path,  # failures.json of `launch`, may be missing
+    nproc: int,  # processes
+    log: Path,   # with their output
+) -> str:        # one sentence
+    "Why a training in several processes ended: the kill, not what the others then said of a lost connection; else the first error."
+    again = f"run the same command again, it goes on from its last checkpoint ({log} has what was said)"
+    if not file.exists(): return f"the {nproc} training processes were ended from outside: {again}"
+    found = read_json(file)
+    for f in found:
+        if f["exit"] < 0: return f"training process {f['rank'] + 1} of {nproc} was killed (signal {-f['exit']}; 9 may mean that memory ran out): {again}"
+    rank, said = found[0]["rank"], found[0]["message"]
+    if said.startswith("BertNerError: "): return said.removeprefix("BertNerError: ")
+    return f"training process {rank + 1} of {nproc} failed with {said.splitlines()[0]} ({log} has the whole of it)"
+
+# %% ../nbs/03_bert.ipynb #0041e
+def fine_tune_in(
+    nproc: int,      # processes on this machine; 1: this very one
+    ds,              # DatasetDict from `load_data`
+    folder: Path,    # where the model goes; while it trains the processes' output lies beside it, in a log
+    *args, **options,  # of `fine_tune`
+) -> dict:           # what `fine_tune` gives
+    "`fine_tune` in `nproc` processes that share every batch. Raises `BertNerError` with the first one's error where one fails, or is killed."
+    if nproc == 1: return fine_tune(ds, folder, *args, **options)
+    batch_share(options["per_device_train_batch_size"], nproc)
+    if 0 < torch.cuda.device_count() < nproc: raise BertNerError(f"bert.nproc is {nproc}, but this machine has {torch.cuda.device_count()} GPU(s): one process a GPU")
+    folder = Path(folder).resolve(); log = folder.with_name(f"{folder.name}.log"); log.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bert-ner-") as job:
+        (Path(job)/"job.pickle").write_bytes(pickle.dumps(((ds, folder, *args), options)))
+        command = [sys.executable, "-c", "import sys; from bert_ner.bert import launch; launch(sys.argv[1], *map(int, sys.argv[2:]))", job, str(nproc), str(os.getpid())]
+        with open(log, "w") as out: status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out).returncode
+        if status: raise BertNerError(failure_text(Path(job)/"failures.json", nproc, log))
+    log.unlink()
+    return read_json(folder/"training.json")

@@ -94,9 +94,9 @@ def stage(name: Annotated[str, typer.Argument(help="data, baseline, bert, export
     print(f"wrote {run_stage(name).relative_to(ROOT)}")
 
 @app.command()
-def train(sets: Sets = []):
+def train(sets: Sets = [], nproc: Annotated[Optional[int], typer.Option(min=1, help="Processes that train together, one a GPU or a share of the cores (bert.nproc).")] = None):
     "Train BERT on the corpus (DVC stage bert and what it needs)."
-    dvc_run("bert", sets)
+    dvc_run("bert", [*sets, *([f"bert.nproc={nproc}"] if nproc else [])])
 
 @app.command("to-onnx")
 def to_onnx(sets: Sets = []):
