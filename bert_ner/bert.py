@@ -184,9 +184,9 @@ def word_loss(
     "Cross entropy over the judged words; in training with `r_drop`, where the second half of a batch is the first once more, R-Drop's term too (Liang et al. 2021)."
     from transformers.trainer_pt_utils import LabelSmoother
     smoother, kl = LabelSmoother(smoothing), torch.nn.functional.kl_div
-    def loss(outputs, labels, num_items_in_batch=None):      # None in evaluation
+    def loss(outputs, labels, num_items_in_batch=None):
         cost = smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
-        if not r_drop or num_items_in_batch is None: return cost
+        if not r_drop or not outputs["logits"].requires_grad: return cost        # evaluation reads a window once
         p, q = (x[y != -100].log_softmax(-1) for x, y in zip(outputs["logits"].chunk(2), labels.chunk(2)))
         return cost + r_drop * (kl(p, q, log_target=True, reduction="sum") + kl(q, p, log_target=True, reduction="sum")) / num_items_in_batch
     return loss
