@@ -64,8 +64,8 @@ docs: setup ## the executed notebooks, the figures and the library's functions a
 	@echo "docs: writing the site (about a minute)"
 	@python -c "from bert_ner.docs import *; print('docs: open', write_site())"
 
-readme: setup ## write README.md from nbs/index.ipynb and metrics/
-	@python -c "from bert_ner.docs import *; print('readme: wrote', write_readme())"
+readme: setup ## write README.md from nbs/index.ipynb and metrics/, and the highlighted text in nbs/07_demo.ipynb
+	@python -c "from bert_ner.docs import *; print('readme: wrote', write_readme(), write_still())"
 
 bench: repro ## every engine against its rivals on this machine (a few minutes, wants an idle one)
 	@echo "bench: installing the rivals"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'STYLE_SHEET', 'Figures', 'results_table', 'gates_text', 'notebooks', 'promise', 'notebook_table',
-           'turned_links', 'readme', 'write_readme', 'heads', 'page', 'notebook_page', 'api_page', 'index_page',
-           'write_site', 'broken_links']
+           'turned_links', 'readme', 'write_readme', 'still', 'write_still', 'heads', 'page', 'notebook_page',
+           'api_page', 'index_page', 'write_site', 'broken_links']
 
 # %% ../nbs/10_docs.ipynb #0003
 import ast, html, json, posixpath, re, shutil, statistics, subprocess
@@ -113,6 +113,25 @@ def write_readme() -> Path:  # README.md
     "Write README.md."
     with whole(ROOT/"README.md") as tmp: tmp.write_text(readme(), encoding="utf-8")
     return ROOT/"README.md"
+
+# %% ../nbs/10_docs.ipynb #0015b
+def still() -> str:  # Markdown
+    "The cell of `07_demo` that shows the page's first example, with what the shipped model finds in it."
+    from bert_ner.demo import EXAMPLES
+    from bert_ner.infer import Tagger
+    from bert_ner.show import portable
+    text = next(iter(EXAMPLES.values()))
+    return ("For whoever reads this without a kernel, on GitHub for example, here is what the shipped model marks in the page's first example (`make readme` writes it):\n\n"
+            + portable(text, Tagger.pretrained().tag(text)))
+
+def write_still() -> Path:  # nbs/07_demo.ipynb
+    "Write that cell of `07_demo`."
+    path, made = ROOT/"nbs/07_demo.ipynb", still()
+    notebook = read_json(path)
+    cell, = [c for c in notebook["cells"] if c["cell_type"] == "markdown" and "".join(c["source"]).startswith(made[:40])]
+    cell["source"] = made.splitlines(keepends=True)
+    with whole(path) as tmp: tmp.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
 
 # %% ../nbs/10_docs.ipynb #0017
 def heads(

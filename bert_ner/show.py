@@ -92,6 +92,6 @@ def portable(
     "HTML of `text` with `entities` marked and named, to be pasted anywhere. Raises `ValueError` as `highlight` does."
     def mark(t, e):
         style = f"background:{COLOURS[colour_of(e.label)]};color:{INK};border-radius:3px;padding:1px 3px"
-        return f'<mark style="{style}">{t} <small style="font-size:.7em;font-weight:600">{safe(e.label).upper()}</small></mark>'
+        return f'<mark style="{style}"><b style="font-weight:inherit">{t}</b> <small style="font-size:.7em;font-weight:600">{safe(e.label).upper()}</small></mark>'
     shown = "".join(mark(safe(t), e) if e else safe(t) for t, e in stretches(text, entities)).replace("\n", "<br>")
     return f'<p dir="auto" style="white-space:pre-wrap;line-height:1.7">{shown}</p>'

@@ -154,7 +154,7 @@ function render({ model, el: root }) {
   const arrow = (label, path, by) => el("button", { type: "button", className: "ner-icon", ariaLabel: label, title: label, disabled: true, onclick: () => step(by) }, icon(path));
   const back = arrow("Previous match", "M3 10l5-5 5 5", -1), on = arrow("Next match", "M3 6l5 5 5-5", 1);
   const tools = el("div", { className: "ner-row ner-tools" }, field("Search", query, "ner-line-field"), back, on, hits,
-    el("label", { className: "ner-field ner-line-field ner-least" }, el("span", {}, "Least score"), Object.assign(slider, { ariaLabel: "Least score" }), least));
+    el("label", { className: "ner-field ner-line-field ner-least" }, el("span", {}, "Minimum score"), Object.assign(slider, { ariaLabel: "Minimum score" }), least));
 
   const input = el("textarea", { className: "ner-input ner-letters", ariaLabel: "Text", spellcheck: false, autocomplete: "off", dir: "auto", value: state.text,
     placeholder: "Type or paste a text in English, or drop text files here" });
@@ -176,7 +176,8 @@ function render({ model, el: root }) {
   const downloads = el("div", { className: "ner-row ner-downloads", role: "group", ariaLabel: "Take it with you" }, copyButton,
     ...[["json", "JSON"], ["csv", "CSV"], ["conll", "CoNLL"]].map(([kind, label]) => button(`Download ${label}`, () => download(kind))));
   const changes = el("span", { className: "ner-changes", role: "status" });
-  const fixes = el("div", { className: "ner-row ner-fixes", hidden: true }, changes, button("Undo", undo), button("Save corrections", () => download("corrections"), "ner-button ner-main"));
+  const fixes = el("div", { className: "ner-row ner-fixes", hidden: true }, changes, button("Undo", undo),
+    button("Save corrections", () => download("corrections"), "ner-button ner-main"));
 
   const filterBox = el("input", { type: "search", placeholder: "text or type", spellcheck: false, oninput: () => { state.all = false; table(); } });
   const columns = [["text", "Text"], ["label", "Type"], ["count", "Count"], ["count2", "Count right"], ["score", "Score"], ["start", "First at"]];
@@ -201,7 +202,10 @@ function render({ model, el: root }) {
   // ---------------------------------------------------------------- asking Python
   function send(kind, more = {}) {
     const id = `${view} ${++state.asked}`;
-    return new Promise((done) => { waiting.set(id, done); model.send({ id, kind, text: state.text, edits: told(state.text), engines: chosen(), url: url.value.trim(), ...more }); });
+    return new Promise((done) => {
+      waiting.set(id, done);
+      model.send({ id, kind, text: state.text, edits: told(state.text), engines: chosen(), url: url.value.trim(), ...more });
+    });
   }
   const receive = (m) => { const done = waiting.get(m.id); waiting.delete(m.id); done?.(m); };
   const told = (text) => { const [, point] = scales(text); return (edits.get(text) ?? []).map((e) => [point(e.start), point(e.end), e.label]); };
@@ -332,18 +336,22 @@ function render({ model, el: root }) {
   let shown = null;
   function about(side, a, b, entity) {
     const title = state.text.slice(a, b).replace(/\s+/g, " "), short = title.length > 60 ? `${title.slice(0, 59)}…` : title, [, point] = scales(state.text);
-    const bar = (what, p) => el("li", {}, el("span", {}, what), el("meter", { min: 0, max: 1, value: p, ariaLabel: `probability of ${what}` }), el("span", { className: "num" }, p.toFixed(2)));
+    const soft = (text) => el("p", { className: "ner-soft" }, text);
+    const bar = (what, p) => el("li", {}, el("span", {}, what), el("meter", { min: 0, max: 1, value: p, ariaLabel: `probability of ${what}` }),
+      el("span", { className: "num" }, p.toFixed(2)));
+    const others = (also) => (also ? [soft(also.length ? "It could also be" : "Nothing else comes near."),
+      el("ul", { className: "ner-also" }, ...also.map(([t, p]) => bar(t === "O" ? "no entity" : name(t), p)))] : [soft("This engine tells no alternatives.")]);
     const facts = entity ? [
       el("p", {}, entity.by ? "Corrected by you" : `Score ${entity.score.toFixed(2)}`, ` · characters ${entity.from} to ${entity.to}`),
-      ...(entity.by ? [] : entity.also ? [el("p", { className: "ner-soft" }, entity.also.length ? "It could also be" : "Nothing else comes near."),
-        el("ul", { className: "ner-also" }, ...entity.also.map(([t, p]) => bar(t === "O" ? "no entity" : name(t), p)))] : [el("p", { className: "ner-soft" }, "This engine tells no alternatives.")]),
+      ...(entity.by ? [] : others(entity.also)),
     ] : [el("p", {}, `Characters ${point(a)} to ${point(b)}`)];
+    const close = el("button", { type: "button", className: "ner-icon", ariaLabel: "Close", title: "Close (Escape)", onclick: () => hide(true) }, icon("M4 4l8 8M12 4l-8 8"));
     const fix = (t, text) => el("button", { type: "button", className: "ner-fix", disabled: entity?.label === t, onclick: () => correct(a, b, t) }, ...text);
     card.replaceChildren(
       el("div", { className: "ner-card-head" }, ...(entity ? [el("mark", { className: `ner-${entity.colour}` }, entity.label)] : []),
-        el("b", {}, entity ? name(entity.label) : "Your selection"), el("button", { type: "button", className: "ner-icon", ariaLabel: "Close", title: "Close (Escape)", onclick: () => hide(true) }, icon("M4 4l8 8M12 4l-8 8"))),
+        el("b", {}, entity ? name(entity.label) : "Your selection"), close),
       el("p", { className: "ner-quote" }, short), ...facts,
-      el("p", { className: "ner-soft" }, entity ? "Correct it to" : "Mark it as"),
+      soft(entity ? "Correct it to" : "Mark it as"),
       el("div", { className: "ner-fixlist" }, ...names.map((t) => fix(t, [el("mark", { className: `ner-${start.colours[t]}` }, t), ` ${name(t)}`])), fix("", ["no entity"])));
     card.ariaLabel = entity ? `${short}: ${name(entity.label)}` : `Selection: ${short}`;
     card.hidden = false;
@@ -513,7 +521,10 @@ function render({ model, el: root }) {
     const entity = right.layer.at(range.toString().length);
     if (entity && !entity.hidden) about(1, entity.start, entity.end, entity);
   });
-  for (const p of panes) p.box.addEventListener("scroll", () => { place(); const q = panes[1 - panes.indexOf(p)]; if (other.value && Math.abs(q.box.scrollTop - p.box.scrollTop) > 1) q.box.scrollTop = p.box.scrollTop; });
+  for (const [p, q] of [panes, [right, left]]) p.box.addEventListener("scroll", () => {
+    place();
+    if (other.value && Math.abs(q.box.scrollTop - p.box.scrollTop) > 1) q.box.scrollTop = p.box.scrollTop;
+  });
   for (const kind of ["dragover", "drop"]) root.addEventListener(kind, (e) => {
     if (![...(e.dataTransfer?.types ?? [])].includes("Files")) return;
     e.preventDefault(); e.stopPropagation();
