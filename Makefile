@@ -53,8 +53,8 @@ chromium:
 	  else echo "test: chromium is missing: install it (Debian: sudo apt-get install chromium) and run make test again" >&2; exit 1; fi; }
 
 lab: setup ## open the notebooks in JupyterLab
-	@echo "lab: JupyterLab on nbs/"
-	@jupyter lab nbs
+	@echo "lab: JupyterLab, open on nbs/index.ipynb"
+	@jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 demo: setup ## show the highlighting page on localhost
 	@echo "demo: the page on localhost"

@@ -184,8 +184,11 @@ def notebook_page(
     links: list[tuple[str, str]],  # (name, address) of the line above it
     address="{}.html".format,      # stem of another notebook -> where its page is
 ) -> str:                          # HTML
-    "The page of `notebook`: links to other notebooks lead to their pages; nothing is fetched from elsewhere."
-    text = _exporter().from_filename(str(notebook))[0]
+    "The page of `notebook` without its hidden cells: links to other notebooks lead to their pages; nothing is fetched from elsewhere."
+    import nbformat
+    nb = nbformat.read(notebook, as_version=4)
+    nb.cells = [c for c in nb.cells if not c.source.startswith(("#| hide", "#| default_exp"))]
+    text = _exporter().from_notebook_node(nb, dict(metadata=dict(name=notebook.stem)))[0]
     text = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>|<script>\s*\(function\(\) \{\s*function addWidgetsRenderer.*?</script>', "", text, flags=re.S)
     text = re.sub(r'href="(\d\d\w*|index)\.ipynb(#[^"]*)?"', lambda m: f'href="{address(m[1])}{m[2] or ""}"', text)
     bar = '<nav class="pages">' + "".join(f'<a href="{a}">{html.escape(n)}</a>' for n, a in links) + "</nav>"
@@ -216,7 +219,8 @@ def index_page(
     "The front page: what it is, the figures, a card a notebook."
     from nbconvert.filters import markdown2html
     first = "".join(read_json(ROOT/"nbs/index.ipynb")["cells"][0]["source"])
-    parts = [re.sub(r"<a class=.anchor-link.*?</a>", "", markdown2html(re.sub(r"^> ?", "", first, flags=re.M))), "<h2>Results</h2>"]
+    parts = [re.sub(r"<a class=.anchor-link.*?</a>", "", markdown2html(re.sub(r"^> ?", "", first, flags=re.M))),
+        '<p><img src="demo.png" alt="The demo page: a text with its entities highlighted"></p>', "<h2>Results</h2>"]
     for corpus, cores in dict(gmb="one core", sample="two cores").items():
         if not all((ROOT/"metrics"/corpus/f"{n}.json").is_file() for n in ("baseline", "bert")): continue
         parts.append(f'<h3>{dict(gmb="Groningen Meaning Bank extract", sample="Sample")[corpus]}</h3><div class="scroll">{markdown2html(results_table(figures, corpus, cores))}</div>')
@@ -225,8 +229,7 @@ def index_page(
         links = " · ".join(f'<a href="{a}">{"report, " if kind != "notebook" else ""}{html.escape(kind)}</a>' for kind, a in where.items())
         said = markdown2html(promise(notebook)).strip().removeprefix("<p>").removesuffix("</p>")
         cards.append(f"<li><strong>{notebook.stem}</strong><span>{said}</span>{links}</li>")
-    return page("bert-ner", "".join(parts) + f'<h2>Notebooks</h2><ul class="cards">{"".join(cards)}</ul><p><a href="api.html">API: everything that the library exports</a></p>'
-        '<h2>The page</h2><p><img src="demo.png" alt="The demo page: a text with its entities highlighted"></p>')
+    return page("bert-ner", "".join(parts) + f'<h2>Notebooks</h2><ul class="cards">{"".join(cards)}</ul><p><a href="api.html">API: everything that the library exports</a></p>')
 
 # %% ../nbs/10_docs.ipynb #0024
 def write_site(

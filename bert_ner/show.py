@@ -25,7 +25,7 @@ STYLE = f"""<style>
   font-size: 9.5px; font-weight: 700; letter-spacing: .06em; text-transform: uppercase; line-height: 1; color: var(--jp-content-font-color1, #333); }}
 {_TYPES}
 .ner-legend {{ display: flex; flex-wrap: wrap; gap: .5em 1.1em; list-style: none; margin: 0 !important; padding: .3em !important; font-size: 13px; line-height: 1.5; }}
-.ner-legend li {{ margin: 0; white-space: nowrap; }}
+.ner-legend li {{ margin: 0; white-space: nowrap; list-style: none !important; }}
 .ner-legend mark, .ner-table mark {{ padding: .05em .4em; margin-right: .2em; font-weight: 600; }}
 .ner-scroll {{ overflow-x: auto; }}
 table.ner-table {{ border-collapse: collapse; width: 100%; font-size: 14px; margin: 0; }}

@@ -177,10 +177,10 @@ function render({ model, el: root }) {
     ...[["json", "JSON"], ["csv", "CSV"], ["conll", "CoNLL"]].map(([kind, label]) => button(`Download ${label}`, () => download(kind))));
   const changes = el("span", { className: "ner-changes", role: "status" });
   const fixes = el("div", { className: "ner-row ner-fixes", hidden: true }, changes, button("Undo", undo),
-    button("Save corrections", () => download("corrections"), "ner-button ner-main"));
+    Object.assign(button("Save corrections", () => download("corrections"), "ner-button ner-main"), { title: "A CSV in the corpus's own format, ready for training" }));
 
   const filterBox = el("input", { type: "search", placeholder: "text or type", spellcheck: false, oninput: () => { state.all = false; table(); } });
-  const columns = [["text", "Text"], ["label", "Type"], ["count", "Count"], ["count2", "Count right"], ["score", "Score"], ["start", "First at"]];
+  const columns = [["text", "Text"], ["label", "Type"], ["count", "Count"], ["count2", "Right"], ["score", "Score"], ["start", "First at"]];
   const numeric = new Set(["count", "count2", "score", "start"]);
   const heads = columns.map(([key, label]) => el("th", { scope: "col", className: numeric.has(key) ? "num" : "" },
     el("button", { type: "button", onclick: () => { state.up = state.sort === key ? !state.up : !["count", "count2"].includes(key); state.sort = key; table(); } },
@@ -238,8 +238,7 @@ function render({ model, el: root }) {
     if (answer.sides) state.sides = answer.sides.map((s) => ({ ...s, entities: s.entities.map(([a, b, label, score, by, also]) =>
       ({ start: unit(a), end: unit(b), from: a, to: b, label, score, by, also, colour: start.colours[label] ?? "other" })) }));
     else if (answer.kind === "tag") state.sides = [];
-    alert.textContent = [...new Set(errors)].join(" ");
-    alert.hidden = !errors.length;
+    warn([...new Set(errors)].map((e) => e[0].toUpperCase() + e.slice(1)).join(". "));
     hide();
     filter(true);
     say(summary());
@@ -249,9 +248,11 @@ function render({ model, el: root }) {
     changes.textContent = count(all, "correction") + (here < all ? `, ${here} in this text` : "");
   }
 
+  const warn = (text) => { alert.textContent = text; alert.hidden = !text; };
   const say = (text) => { status.textContent = text; status.hidden = !text; };
   const visible = (i) => (state.sides[i]?.entities ?? []).filter((e) => !e.hidden);
   const key = (e) => `${e.start} ${e.end} ${e.label}`;
+  const compared = () => state.sides.length > 1 && !state.sides.some((s) => s.error);
 
   function summary() {
     const told = state.sides.filter((s) => !s.error).map((s) => `${count(s.entities.length, "entity", "entities")} in ${s.ms.toLocaleString("en")} ms by ${labels[s.engine]}`);
@@ -262,7 +263,7 @@ function render({ model, el: root }) {
 
   // ---------------------------------------------------------------- drawing
   function filter(redraw = false) {
-    const two = state.sides.length > 1 && !state.sides.some((s) => s.error);
+    const two = compared();
     for (const s of state.sides) for (const e of s.entities) e.hidden = off.has(e.label) || (e.score < state.least && !e.by);
     const keys = [0, 1].map((i) => new Set(visible(i).map(key)));
     state.sides.forEach((s, i) => s.entities.forEach((e) => { e.differs = two && !e.hidden && !keys[1 - i].has(key(e)); }));
@@ -297,13 +298,13 @@ function render({ model, el: root }) {
   }
 
   function table() {
-    const two = state.sides.length > 1, wanted = filterBox.value.trim().toLowerCase();
+    const two = compared(), wanted = filterBox.value.trim().toLowerCase();
     const all = groups(), rows = all.filter((r) => `${r.text} ${r.label} ${name(r.label)}`.toLowerCase().includes(wanted));
     const [k, sign] = [state.sort, state.up ? 1 : -1];
     rows.sort((a, b) => sign * (typeof a[k] === "number" ? a[k] - b[k] : a[k].localeCompare(b[k], "en")) || a.start - b.start);
     columns.forEach(([c], i) => {
       heads[i].hidden = c === "count2" && !two;
-      if (c === "count") heads[i].querySelector("span").textContent = two ? "Count left" : "Count";
+      if (c === "count") heads[i].querySelector("span").textContent = two ? "Left" : "Count";
       if (c === k) heads[i].setAttribute("aria-sort", state.up ? "ascending" : "descending"); else heads[i].removeAttribute("aria-sort");
       heads[i].querySelector(".ner-sort").textContent = c === k ? (state.up ? "▲" : "▼") : "";
     });
@@ -458,7 +459,7 @@ function render({ model, el: root }) {
     }
     sources();
     if (good.length) { source.value = `file ${good[0]}`; choose(source.value); }
-    if (faults.length) { while (state.busy) await new Promise((f) => setTimeout(f, 50)); alert.textContent = faults.join(" "); alert.hidden = false; }
+    if (faults.length) { while (state.busy) await new Promise((f) => setTimeout(f, 50)); warn(faults.join(" ")); }
   }
 
   // ---------------------------------------------------------------- searching
@@ -487,7 +488,7 @@ function render({ model, el: root }) {
   const file = (what) => send("file", { what, hidden: [...off], least: state.least, texts: [...edits.keys()].filter((t) => edits.get(t).length).map((t) => [t, told(t)]) });
   async function download(what) {
     const f = await file(what);
-    if (f.error) { alert.textContent = f.error; alert.hidden = false; return; }
+    if (f.error) return warn(f.error);
     const link = el("a", { href: URL.createObjectURL(new Blob([f.content], { type: f.type })), download: f.name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
@@ -498,7 +499,7 @@ function render({ model, el: root }) {
       await navigator.clipboard.write([new ClipboardItem({ "text/html": blob("text/html"), "text/plain": blob("text/plain") })]);
       copyButton.textContent = "Copied";
       setTimeout(() => { copyButton.textContent = "Copy as HTML"; }, 2000);
-    } catch { alert.textContent = "The browser does not let this page write to the clipboard."; alert.hidden = false; }
+    } catch { warn("The browser does not let this page write to the clipboard."); }
   }
 
   // ---------------------------------------------------------------- what happens when
