@@ -20,7 +20,7 @@ pytestmark = pytest.mark.browser
 PATIENCE = 120  # seconds: a busy machine is no failure
 TEXT = "Mr. Bush met Paris.\n\n  In New York\ton Monday 🎉 met Paris"
 NOT_OURS = re.compile(r"(Unsatisfied|No satisfying) version .* shared (singleton )?module @jupyterlab/"  # Voila's own bundle is older than JupyterLab
-                      r"|Plugin @jupyterlab/.* (too long to|ms to) activate")                               # JupyterLab on a busy machine
+                      r"|Plugin @jupyterlab/.*(too long to|ms to) activate")                               # JupyterLab on a busy machine
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --disable-background-networking "
          "--disable-component-update --disable-sync").split()
 
