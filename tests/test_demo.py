@@ -432,6 +432,7 @@ def test_engines_side_by_side(page):
     page.get_by_label("Triton's address").blur()                       # the one that answers stays
     expect(alert(page)).to_contain_text("127.0.0.1:1")
     assert marks(page) == [("Paris", "geo")] and marks(page, 1) == []
+    assert page.get_by_role("columnheader", name="Count").is_visible() and not page.locator("th", has_text="Right").is_visible()
 
 
 def sides(page): return [t.text_content() for t in page.locator(".ner-title").all()]
@@ -586,6 +587,7 @@ def test_looks(browser, address, tmp_path):
             click(page, "New York"); expect(card(page)).to_be_visible()
             page.screenshot(path=tmp_path/f"{name}.png")
             assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+            assert page.locator(".ner-list .ner-scroll").evaluate("e => e.scrollWidth <= e.clientWidth")
             a, b = card(page).bounding_box(), page.locator(".ner-sides").bounding_box()
             assert a["x"] >= b["x"] - 1 and a["x"] + a["width"] <= b["x"] + b["width"] + 1
             assert violations(page) == []
