@@ -53,8 +53,8 @@ chromium:
 	  else echo "test: chromium is missing: install it (Debian: sudo apt-get install chromium) and run make test again" >&2; exit 1; fi; }
 
 lab: setup ## open the notebooks in JupyterLab
-	@echo "lab: JupyterLab on nbs/"
-	@jupyter lab nbs
+	@echo "lab: JupyterLab, open on nbs/index.ipynb"
+	@jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 demo: setup ## show the highlighting page on localhost
 	@echo "demo: the page on localhost"
@@ -64,8 +64,8 @@ docs: setup ## the executed notebooks, the figures and the library's functions a
 	@echo "docs: writing the site (about a minute)"
 	@python -c "from bert_ner.docs import *; print('docs: open', write_site())"
 
-readme: setup ## write README.md from nbs/index.ipynb and metrics/
-	@python -c "from bert_ner.docs import *; print('readme: wrote', write_readme())"
+readme: setup ## write README.md from nbs/index.ipynb and metrics/, and the highlighted text in nbs/07_demo.ipynb
+	@python -c "from bert_ner.docs import *; print('readme: wrote', write_readme(), write_still())"
 
 bench: repro ## every engine against its rivals on this machine (a few minutes, wants an idle one)
 	@echo "bench: installing the rivals"

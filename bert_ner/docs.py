@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'STYLE_SHEET', 'Figures', 'results_table', 'gates_text', 'notebooks', 'promise', 'notebook_table',
-           'turned_links', 'readme', 'write_readme', 'heads', 'page', 'notebook_page', 'api_page', 'index_page',
-           'write_site', 'broken_links']
+           'turned_links', 'readme', 'write_readme', 'still', 'write_still', 'heads', 'page', 'notebook_page',
+           'api_page', 'index_page', 'write_site', 'broken_links']
 
 # %% ../nbs/10_docs.ipynb #0003
 import ast, html, json, posixpath, re, shutil, statistics, subprocess
@@ -114,6 +114,25 @@ def write_readme() -> Path:  # README.md
     with whole(ROOT/"README.md") as tmp: tmp.write_text(readme(), encoding="utf-8")
     return ROOT/"README.md"
 
+# %% ../nbs/10_docs.ipynb #0015b
+def still() -> str:  # Markdown
+    "The cell of `07_demo` that shows the page's first example, with what the shipped model finds in it."
+    from bert_ner.demo import EXAMPLES
+    from bert_ner.infer import Tagger
+    from bert_ner.show import portable
+    text = next(iter(EXAMPLES.values()))
+    return ("For whoever reads this without a kernel, on GitHub for example, here is what the shipped model marks in the page's first example (`make readme` writes it):\n\n"
+            + portable(text, Tagger.pretrained().tag(text)))
+
+def write_still() -> Path:  # nbs/07_demo.ipynb
+    "Write that cell of `07_demo`."
+    path, made = ROOT/"nbs/07_demo.ipynb", still()
+    notebook = read_json(path)
+    cell, = [c for c in notebook["cells"] if c["cell_type"] == "markdown" and "".join(c["source"]).startswith(made[:40])]
+    cell["source"] = made.splitlines(keepends=True)
+    with whole(path) as tmp: tmp.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
 # %% ../nbs/10_docs.ipynb #0017
 def heads(
     module: Path,  # of the library
@@ -165,8 +184,11 @@ def notebook_page(
     links: list[tuple[str, str]],  # (name, address) of the line above it
     address="{}.html".format,      # stem of another notebook -> where its page is
 ) -> str:                          # HTML
-    "The page of `notebook`: links to other notebooks lead to their pages; nothing is fetched from elsewhere."
-    text = _exporter().from_filename(str(notebook))[0]
+    "The page of `notebook` without its hidden cells: links to other notebooks lead to their pages; nothing is fetched from elsewhere."
+    import nbformat
+    nb = nbformat.read(notebook, as_version=4)
+    nb.cells = [c for c in nb.cells if not c.source.startswith(("#| hide", "#| default_exp"))]
+    text = _exporter().from_notebook_node(nb, dict(metadata=dict(name=notebook.stem)))[0]
     text = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>|<script>\s*\(function\(\) \{\s*function addWidgetsRenderer.*?</script>', "", text, flags=re.S)
     text = re.sub(r'href="(\d\d\w*|index)\.ipynb(#[^"]*)?"', lambda m: f'href="{address(m[1])}{m[2] or ""}"', text)
     bar = '<nav class="pages">' + "".join(f'<a href="{a}">{html.escape(n)}</a>' for n, a in links) + "</nav>"
@@ -197,7 +219,8 @@ def index_page(
     "The front page: what it is, the figures, a card a notebook."
     from nbconvert.filters import markdown2html
     first = "".join(read_json(ROOT/"nbs/index.ipynb")["cells"][0]["source"])
-    parts = [re.sub(r"<a class=.anchor-link.*?</a>", "", markdown2html(re.sub(r"^> ?", "", first, flags=re.M))), "<h2>Results</h2>"]
+    parts = [re.sub(r"<a class=.anchor-link.*?</a>", "", markdown2html(re.sub(r"^> ?", "", first, flags=re.M))),
+        '<p><img src="demo.png" alt="The demo page: a text with its entities highlighted"></p>', "<h2>Results</h2>"]
     for corpus, cores in dict(gmb="one core", sample="two cores").items():
         if not all((ROOT/"metrics"/corpus/f"{n}.json").is_file() for n in ("baseline", "bert")): continue
         parts.append(f'<h3>{dict(gmb="Groningen Meaning Bank extract", sample="Sample")[corpus]}</h3><div class="scroll">{markdown2html(results_table(figures, corpus, cores))}</div>')
@@ -206,8 +229,7 @@ def index_page(
         links = " · ".join(f'<a href="{a}">{"report, " if kind != "notebook" else ""}{html.escape(kind)}</a>' for kind, a in where.items())
         said = markdown2html(promise(notebook)).strip().removeprefix("<p>").removesuffix("</p>")
         cards.append(f"<li><strong>{notebook.stem}</strong><span>{said}</span>{links}</li>")
-    return page("bert-ner", "".join(parts) + f'<h2>Notebooks</h2><ul class="cards">{"".join(cards)}</ul><p><a href="api.html">API: everything that the library exports</a></p>'
-        '<h2>The page</h2><p><img src="demo.png" alt="The demo page: a text with its entities highlighted"></p>')
+    return page("bert-ner", "".join(parts) + f'<h2>Notebooks</h2><ul class="cards">{"".join(cards)}</ul><p><a href="api.html">API: everything that the library exports</a></p>')
 
 # %% ../nbs/10_docs.ipynb #0024
 def write_site(

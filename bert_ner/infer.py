@@ -144,16 +144,9 @@ class Entities(list):
 # %% ../nbs/00e_infer.ipynb #0023
 def entities_to_conll(
     self: Entities,  # of one text
-) -> str:            # a word and its IOB2 tag a line, a tab between them; a blank line after each line of the text
+) -> str:            # a word and its IOB2 tag a line, a tab between them; a blank line after each sentence
     "The words of the text with their tags. Raises `ValueError` where an entity does not begin and end with a word."
-    offsets, lines, end = split_words(self.text), [], 0
-    starts, ends = ({o[k]: i for i, o in enumerate(offsets)} for k in (0, 1))
-    if [e for e in self if e.start not in starts or e.end not in ends]: raise ValueError("an entity does not begin and end with a word of the text")
-    tags = spans_to_tags([(e.label, starts[e.start], ends[e.end] + 1) for e in self], len(offsets))
-    for (a, b), tag in zip(offsets, tags):
-        if "\n" in self.text[end:a] and lines and not tag.startswith("I-"): lines.append("")
-        lines.append(f"{self.text[a:b]}\t{tag}"); end = b
-    return "\n".join([*lines, "", ""]) if lines else ""
+    return "".join("".join(f"{self.text[a:b]}\t{tag}\n" for a, b, tag in s) + "\n" for s in tagged_sentences(self.text, self))
 
 def entities_to_spacy(
     self: Entities,  # of one text

@@ -25,7 +25,7 @@ STYLE = f"""<style>
   font-size: 9.5px; font-weight: 700; letter-spacing: .06em; text-transform: uppercase; line-height: 1; color: var(--jp-content-font-color1, #333); }}
 {_TYPES}
 .ner-legend {{ display: flex; flex-wrap: wrap; gap: .5em 1.1em; list-style: none; margin: 0 !important; padding: .3em !important; font-size: 13px; line-height: 1.5; }}
-.ner-legend li {{ margin: 0; white-space: nowrap; }}
+.ner-legend li {{ margin: 0; white-space: nowrap; list-style: none !important; }}
 .ner-legend mark, .ner-table mark {{ padding: .05em .4em; margin-right: .2em; font-weight: 600; }}
 .ner-scroll {{ overflow-x: auto; }}
 table.ner-table {{ border-collapse: collapse; width: 100%; font-size: 14px; margin: 0; }}
@@ -92,6 +92,6 @@ def portable(
     "HTML of `text` with `entities` marked and named, to be pasted anywhere. Raises `ValueError` as `highlight` does."
     def mark(t, e):
         style = f"background:{COLOURS[colour_of(e.label)]};color:{INK};border-radius:3px;padding:1px 3px"
-        return f'<mark style="{style}">{t} <small style="font-size:.7em;font-weight:600">{safe(e.label).upper()}</small></mark>'
+        return f'<mark style="{style}"><b style="font-weight:inherit">{t}</b> <small style="font-size:.7em;font-weight:600">{safe(e.label).upper()}</small></mark>'
     shown = "".join(mark(safe(t), e) if e else safe(t) for t, e in stretches(text, entities)).replace("\n", "<br>")
     return f'<p dir="auto" style="white-space:pre-wrap;line-height:1.7">{shown}</p>'

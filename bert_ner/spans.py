@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['tags_to_spans', 'spans_to_tags', 'lawful_moves', 'viterbi', 'decode_tags', 'split_words', 'join_words', 'Entity',
-           'to_entities']
+           'to_entities', 'tagged_sentences']
 
 # %% ../nbs/00a_spans.ipynb #0003
 import re
@@ -144,4 +144,22 @@ def to_entities(
     for label, a, b in tags_to_spans(tags):
         start, end = offsets[a][0], offsets[b - 1][1]
         out.append(Entity(start, end, label, text[start:end], round(sum(probs[a:b]) / (b - a), 4)))
+    return out
+
+# %% ../nbs/00a_spans.ipynb #0035b
+def tagged_sentences(
+    text: str,               # the text
+    entities: list[Entity],  # its entities, none overlapping another
+) -> list[list[tuple[int, int, str]]]:  # of each sentence: (start, end, tag) of each word
+    "`text` as sentences of words with their IOB2 tags. Raises `ValueError` where one of `entities` does not begin and end with a word."
+    offsets, out, stopped = split_words(text), [], True
+    starts, ends = ({o[k]: i for i, o in enumerate(offsets)} for k in (0, 1))
+    if [e for e in entities if e.start not in starts or e.end not in ends]: raise ValueError("an entity does not begin and end with a word of the text")
+    tags = spans_to_tags([(e.label, starts[e.start], ends[e.end] + 1) for e in entities], len(offsets))
+    for (a, b), tag, (_, before) in zip(offsets, tags, [(0, 0), *offsets]):
+        closing = text[a:b] in {'"', "'", "’", "”", "''", ")", "]"} and out and before == a
+        fresh = "\n" in text[before:a] or stopped and not closing
+        if fresh and not tag.startswith("I-") or not out: out.append([])
+        out[-1].append((a, b, tag))
+        stopped = text[a:b] in {".", "?", "!"} or stopped and closing
     return out

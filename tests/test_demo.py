@@ -1,5 +1,5 @@
 "The page in a real browser, over a miniature tagger: every feature served by Voila, and the same in JupyterLab."
-import csv, io, json, os, re, shutil, socket, subprocess, sys, time
+import csv, io, json, os, random, re, shutil, socket, subprocess, sys, time
 from contextlib import contextmanager
 
 import numpy as np
@@ -9,16 +9,18 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
+from bert_ner.baseline import train_baseline
 from bert_ner.core import ROOT
-from bert_ner.data import read_corpus
+from bert_ner.data import read_corpus, to_dataset
 from bert_ner.demo import EXAMPLES, LIMIT
 from bert_ner.infer import Tagger, best_engine
+from bert_ner.triton import Server, prepare
 
 pytestmark = pytest.mark.browser
 PATIENCE = 120  # seconds: a busy machine is no failure
 TEXT = "Mr. Bush met Paris.\n\n  In New York\ton Monday 🎉 met Paris"
 NOT_OURS = re.compile(r"(Unsatisfied|No satisfying) version .* shared (singleton )?module @jupyterlab/"  # Voila's own bundle is older than JupyterLab
-                      r"|Plugin @jupyterlab/.* (too long to|ms to) activate")                               # JupyterLab on a busy machine
+                      r"|Plugin @jupyterlab/.*(too long to|ms to) activate")                               # JupyterLab on a busy machine
 FLAGS = ("--no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --disable-background-networking "
          "--disable-component-update --disable-sync").split()
 
@@ -101,9 +103,26 @@ def lab(page, command, **args): page.evaluate("([name, args]) => window.jupytera
 
 
 @pytest.fixture(scope="module")
-def address(mini_tagger_folder, tmp_path_factory):
+def folder(mini_tagger_folder, tmp_path_factory):
+    "The miniature tagger with a Bi-LSTM beside it, as the pipeline leaves them. The Bi-LSTM knows `Paris` and `Monday`, and nothing of `New York` and `Mr. Bush`."
+    top, known, rng = tmp_path_factory.mktemp("models"), dict(Paris="B-geo", Monday="B-tim"), random.Random(42)
+    shutil.copytree(mini_tagger_folder, top/"onnx")
+    drawn = [rng.choices("Paris Monday New York Mr. Bush in on met .".split(), k=8) for _ in range(200)]
+    train_baseline(to_dataset([(words, [known.get(w, "O") for w in words]) for words in drawn]), top/"baseline", 6, 6, 2e-2, 256, 16, 16, 0., 0.)
+    return top/"onnx"
+
+
+@pytest.fixture(scope="module")
+def triton(folder, tmp_path_factory):
+    "The address of a live Triton server over the same model."
+    top = tmp_path_factory.mktemp("triton")
+    with Server(prepare(top/"models", model=folder), log=top/"log.txt", timeout=PATIENCE) as server: yield server.urls["grpc"]
+
+
+@pytest.fixture(scope="module")
+def address(folder, tmp_path_factory):
     log = tmp_path_factory.mktemp("voila")/"log.txt"
-    with voila(log, BERT_NER_MODEL=str(mini_tagger_folder), BERT_NER_TRITON="127.0.0.1:1") as url: yield url
+    with voila(log, BERT_NER_MODEL=str(folder), BERT_NER_TRITON="127.0.0.1:1") as url: yield url
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +131,11 @@ def voila_page(browser, address):
 
 
 @pytest.fixture(scope="module")
-def lab_page(browser, mini_tagger_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lab")
-    with jupyterlab(folder, BERT_NER_MODEL=str(mini_tagger_folder), BERT_NER_TRITON="127.0.0.1:1") as url:
+def lab_page(browser, folder, tmp_path_factory):
+    top = tmp_path_factory.mktemp("lab")
+    with jupyterlab(top, BERT_NER_MODEL=str(folder), BERT_NER_TRITON="127.0.0.1:1") as url:
         with opened(browser, url, ".jp-NotebookPanel") as page:
-            page.folder = folder
+            page.folder = top
             page.wait_for_function("window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'")
             lab(page, "notebook:run-all-cells")
             page.wait_for_selector(".ner-demo .ner-text")
@@ -220,7 +239,8 @@ def test_marks_move_no_letter(page, tmp_path):
         page.locator(".ner-box").first.screenshot(path=tmp_path/"box.png")
         style.evaluate("e => e.remove()")
         return np.asarray(Image.open(tmp_path/"box.png").convert("L")).astype(int)
-    bare = ".ner-demo .ner-text mark { background: none !important; box-shadow: none !important; color: inherit !important } .ner-demo .ner-text mark::before { content: none !important }"
+    bare = ".ner-demo .ner-text mark { background: none !important; box-shadow: none !important; color: inherit !important }" \
+           ".ner-demo .ner-text mark::before { content: none !important }"
     typed = ".ner-demo .ner-text { visibility: hidden } .ner-demo .ner-input { -webkit-text-fill-color: currentColor !important }"
     marked, plain = picture(bare), picture(typed)
     apart = lambda a, b: (abs(a - b) > 48).sum() / (b < 128).sum()
@@ -244,7 +264,7 @@ def test_an_entity_tells_all(page, mini_tagger_folder):
     expect(box(page)).to_be_focused()
 
 
-def test_types_and_least_score(page):
+def test_types_and_minimum_score(page):
     tag(page, TEXT, 5)
     expect(chip(page, "geo")).to_have_text(re.compile("3$"))
     chip(page, "geo").click()
@@ -253,7 +273,7 @@ def test_types_and_least_score(page):
     assert [e["label"] for e in json.loads(saved(page, "Download JSON")[1])["entities"]] == ["per", "tim"]
     chip(page, "geo").focus(); page.keyboard.press("Space")
     assert len(marks(page)) == 5
-    least = page.get_by_label("Least score")
+    least = page.get_by_label("Minimum score")
     least.fill("97"); assert len(marks(page)) == 5
     least.focus(); page.keyboard.press("End")
     assert marks(page) == [] and "No entities" in rows(page)[0][0]
@@ -263,7 +283,8 @@ def test_types_and_least_score(page):
 
 def test_table(page):
     tag(page, TEXT, 5)
-    assert [[r[0], r[1][:3], r[2], r[4]] for r in rows(page)] == [["Mr. Bush", "per", "1", "0"], ["Paris", "geo", "2", "13"], ["New York", "geo", "1", "26"], ["Monday", "tim", "1", "38"]]
+    assert [[r[0], r[1][:3], r[2], r[4]] for r in rows(page)] == [
+        ["Mr. Bush", "per", "1", "0"], ["Paris", "geo", "2", "13"], ["New York", "geo", "1", "26"], ["Monday", "tim", "1", "38"]]
     head = lambda name: page.get_by_role("columnheader", name=name)
     for name, order, first in [("Count", "descending", "Paris"), ("Text", "ascending", "Monday"), ("Text", "descending", "Paris"), ("First at", "ascending", "Mr. Bush")]:
         head(name).get_by_role("button").click()
@@ -299,10 +320,12 @@ def test_files_to_take_along(page, mini_tagger_folder):
     name, content = saved(page, "Download CSV")
     assert name == "entities.csv" and [r[:2] for r in csv.reader(io.StringIO(content))][1:] == [[e.text, e.label] for e in entities]
     name, content = saved(page, "Download CoNLL")
-    assert name == "entities.conll" and content.startswith("Mr.\tB-per\nBush\tI-per\nmet\tO\nParis\tB-geo\n.\tO\n\nIn\tO\nNew\tB-geo\nYork\tI-geo\n")
+    assert name == "entities.conll"
+    assert content.startswith("Mr.\tB-per\nBush\tI-per\nmet\tO\nParis\tB-geo\n.\tO\n\nIn\tO\nNew\tB-geo\nYork\tI-geo\n")
     page.get_by_role("button", name="Copy as HTML").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    copied = page.evaluate("async () => { const [i] = await navigator.clipboard.read(); return [await (await i.getType('text/html')).text(), await navigator.clipboard.readText()] }")
+    copied = page.evaluate("async () => { const [i] = await navigator.clipboard.read();"
+                           " return [await (await i.getType('text/html')).text(), await navigator.clipboard.readText()] }")
     for c in copied: assert c.count("<mark") == 5 and ">GEO</small>" in c
     expect(page.get_by_role("button", name="Copy as HTML")).to_be_visible()
 
@@ -363,8 +386,8 @@ def test_another_example(page):
 def test_files(page):
     "Several at once; what is no text or too large is one sentence each."
     file = lambda name, content: dict(name=name, mimeType="text/plain", buffer=content)
-    page.get_by_label("Text files").set_input_files([file("a.txt", "In Paris 🎉\r\nand New York".encode()), file("b.txt", b"Monday"), file("c.bin", b"\x00\x01Paris"), file("d.txt", b"Z\xfcrich"),
-        file("e.txt", b"a " * LIMIT)])
+    page.get_by_label("Text files").set_input_files([file("a.txt", "In Paris 🎉\r\nand New York".encode()), file("b.txt", b"Monday"),
+        file("c.bin", b"\x00\x01Paris"), file("d.txt", b"Z\xfcrich"), file("e.txt", b"a " * LIMIT)])
     expect(alert(page)).to_contain_text("e.txt is too large")
     for name in ("c.bin", "d.txt"): assert f"{name} is not text in UTF-8" in alert(page).text_content()
     assert shown(page) == "In Paris 🎉\nand New York" and marks(page) == [("Paris", "geo"), ("New York", "geo")]
@@ -382,14 +405,15 @@ def test_files(page):
 def test_engines_side_by_side(page):
     tag(page, TEXT, 5)
     before = marks(page)
-    assert options(page, "Engine") == ["ONNX Runtime", "ONNX Runtime, int8", "OpenVINO", "Pretrained, int8", "Triton server"]
+    assert options(page, "Engine") == ["ONNX Runtime", "ONNX Runtime, int8", "OpenVINO", "Bi-LSTM baseline", "Pretrained, int8", "Triton server"]
     page.get_by_label("Engine").select_option("ONNX Runtime")
     expect(status(page)).to_have_text(re.compile("^5 entities in .* ms by ONNX Runtime$"))
     page.get_by_label("Compare with").select_option("ONNX Runtime, int8")
     settled(page)
     expect(status(page)).to_have_text("No differences")
     assert marks(page) == marks(page, 1) == before
-    for title, engine in zip(page.locator(".ner-title").all(), ("ONNX Runtime", "ONNX Runtime, int8")): expect(title).to_have_text(re.compile(rf"^{engine} 5 entities · [\d.]+ ms$"))
+    for title, engine in zip(page.locator(".ner-title").all(), ("ONNX Runtime", "ONNX Runtime, int8")):
+        expect(title).to_have_text(re.compile(rf"^{engine} 5 entities · [\d.]+ ms$"))
     tag(page, "Anna Keller met Paris.", 1)
     page.get_by_label("Compare with").select_option("Pretrained, int8")
     expect(status(page)).to_have_text(re.compile(r"^[1-9] differences?: \d only left, [1-9] only right"))
@@ -403,14 +427,56 @@ def test_engines_side_by_side(page):
     page.keyboard.press("Escape")
     a, b = (page.locator(".ner-box").nth(i).bounding_box() for i in (0, 1))
     assert a["y"] == b["y"] and a["x"] + a["width"] <= b["x"]
-    page.get_by_label("Compare with").select_option("Triton server")   # the one that answers stays
+    page.get_by_label("Compare with").select_option("Triton server")
+    page.get_by_label("Triton's address").fill("127.0.0.1:1")
+    page.get_by_label("Triton's address").blur()                       # the one that answers stays
     expect(alert(page)).to_contain_text("127.0.0.1:1")
     assert marks(page) == [("Paris", "geo")] and marks(page, 1) == []
+    assert page.get_by_role("columnheader", name="Count").is_visible() and not page.locator("th", has_text="Right").is_visible()
+
+
+def sides(page): return [t.text_content() for t in page.locator(".ner-title").all()]
+
+
+def test_baseline_against_bert(page):
+    "What the baseline misses is marked as a difference, and each side says how long it took."
+    tag(page, TEXT, 5)
+    page.get_by_label("Engine").select_option("ONNX Runtime")
+    page.get_by_label("Compare with").select_option("Bi-LSTM baseline")
+    expect(status(page)).to_have_text("2 differences: 2 only left, 0 only right")
+    for said, engine in zip(sides(page), ("ONNX Runtime 5 entities", "Bi-LSTM baseline 3 entities"), strict=True): assert re.fullmatch(rf"{engine} · [\d.]+ ms", said)
+    assert marks(page, 1) == [("Paris", "geo"), ("Monday", "tim"), ("Paris", "geo")]
+    assert layer(page).locator("mark.ner-differs").all_text_contents() == ["Mr. Bush", "New York"] and layer(page, 1).locator("mark.ner-differs").count() == 0
+    assert [r[:4] for r in rows(page)][:2] == [["Mr. Bush", "per person", "1", "0 ≠"], ["Paris", "geo place", "2", "2"]]
+
+
+def test_local_against_triton(page, triton):
+    "A live server finds what the local model finds, here and in the text that is typed next; the address stays in the field."
+    tag(page, TEXT, 5)
+    page.get_by_label("Engine").select_option("ONNX Runtime")
+    page.get_by_label("Compare with").select_option("Triton server")
+    page.get_by_label("Triton's address").fill(triton)
+    page.get_by_label("Triton's address").press("Tab")
+    expect(status(page)).to_have_text("No differences")
+    assert alert(page).is_hidden() and marks(page, 1) == marks(page) and len(marks(page)) == 5
+    for said, engine in zip(sides(page), ("ONNX Runtime", "Triton server"), strict=True): assert re.fullmatch(rf"{engine} 5 entities · [\d.]+ ms", said)
+    box(page).press("Control+End"); page.keyboard.type(" on Monday")
+    expect(layer(page, 1).locator("mark")).to_have_count(6)
+    expect(status(page)).to_have_text("No differences")
+    click(page, "New York", side=1)
+    expect(card(page)).to_contain_text("This engine tells no alternatives")
+    page.keyboard.press("Escape")
+    tag(page, TEXT, 5)
+    page.get_by_label("Engine").select_option("Triton server")
+    expect(status(page)).to_have_text(re.compile(r"^5 entities in [\d.]+ ms by Triton server$"))
+    page.get_by_label("Engine").select_option("ONNX Runtime")
 
 
 def test_triton_out_of_reach(page):
     tag(page, TEXT, 5)
     page.get_by_label("Engine").select_option("Triton server")
+    page.get_by_label("Triton's address").fill("127.0.0.1:1")
+    page.get_by_label("Triton's address").blur()
     expect(alert(page)).to_contain_text("127.0.0.1:1")
     assert marks(page) == [] and shown(page) == TEXT                    # nothing stale
     assert not page.locator(".ner-list").is_visible() and not page.get_by_role("button", name="Download JSON").is_visible()
@@ -475,7 +541,8 @@ def test_accessible(page):
     click(page, "New York"); expect(card(page)).to_be_visible()
     assert violations(page, within) == []
     chip(page, "tim").click()
-    controls = page.locator(".ner-demo").evaluate("e => [...e.querySelectorAll('button, input:not([type=file]), select, textarea')].filter(x => x.checkVisibility() && !x.disabled).length")
+    controls = page.locator(".ner-demo").evaluate(
+        "e => [...e.querySelectorAll('button, input:not([type=file]), select, textarea')].filter(x => x.checkVisibility() && !x.disabled).length")
     page.get_by_label("Text from").focus()
     for reached in range(1, 200):
         page.keyboard.press("Tab")
@@ -520,6 +587,7 @@ def test_looks(browser, address, tmp_path):
             click(page, "New York"); expect(card(page)).to_be_visible()
             page.screenshot(path=tmp_path/f"{name}.png")
             assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+            assert page.locator(".ner-list .ner-scroll").evaluate("e => e.scrollWidth <= e.clientWidth")
             a, b = card(page).bounding_box(), page.locator(".ner-sides").bounding_box()
             assert a["x"] >= b["x"] - 1 and a["x"] + a["width"] <= b["x"] + b["width"] + 1
             assert violations(page) == []

@@ -29,11 +29,11 @@ def test_every_notebook_has_a_page_and_no_link_leads_nowhere(site):
 
 
 def test_a_broken_link_stops_the_site(tmp_path):
-    broken = json.loads((ROOT/"nbs/00_core.ipynb").read_text())
+    broken = json.loads((ROOT/"nbs/10_docs.ipynb").read_text())
     broken["cells"].append(dict(cell_type="markdown", id="gone", metadata={}, source="[gone](99_gone.ipynb)"))
     (tmp_path/"reports"/"mine").mkdir(parents=True)
-    (tmp_path/"reports"/"mine"/"00_core.ipynb").write_text(json.dumps(broken))
-    with pytest.raises(BertNerError, match="99_gone.html leads nowhere"): write_site(tmp_path/"site", tmp_path/"reports", only=["00_core"])
+    (tmp_path/"reports"/"mine"/"10_docs.ipynb").write_text(json.dumps(broken))
+    with pytest.raises(BertNerError, match="99_gone.html leads nowhere"): write_site(tmp_path/"site", tmp_path/"reports", only=["10_docs"])
     assert not (tmp_path/"site").exists() and list(tmp_path.iterdir()) == [tmp_path/"reports"]
 
 

@@ -1,5 +1,6 @@
 "The notebooks are clean, and `bert_ner/` is what they export to, byte for byte, no file more or less."
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -83,15 +84,28 @@ def test_readme_is_made_from_its_notebook_and_the_figures():
     assert text == readme() or text == readme(committed=True), "README.md is not what nbs/index.ipynb and metrics/ make: run `make readme`"
 
 
+def test_what_shows_without_a_kernel_is_what_the_shipped_model_finds():
+    from bert_ner.docs import still
+    made, cells = still(), json.loads((ROOT/"nbs/07_demo.ipynb").read_text())["cells"]
+    assert made in ["".join(c["source"]) for c in cells], "07_demo shows another text than bert_ner/pretrained marks: run `make readme`"
+    bare = re.sub(r' (style|class|dir)=".*?"', "", made)                      # what GitHub keeps of it
+    assert bare.count("</b> <small>GEO</small></mark>") >= 3 and "=" not in bare.partition("<p>")[2]
+
+
+def test_each_notebook_leads_to_the_next():
+    told = [p for p in NOTEBOOKS if p.stem[0].isdigit() and p.stem != "07a_page"]       # Voila shows all of 07a_page
+    lasts = ["".join(json.loads(p.read_text())["cells"][-1]["source"]) for p in told]
+    assert len(told) >= 19 and [p.stem for p, after, last in zip(told, told[1:], lasts) if not (last.startswith("Next: [") and f"({after.name})" in last)] == []
+    assert "(index.ipynb)" in lasts[-1]
+
+
 def test_links_of_the_readme_lead_somewhere():
-    import re
     text = re.sub(r"```.*?```", "", (ROOT/"README.md").read_text(), flags=re.S)
     links = [l.partition("#")[0] for l in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in l]
     assert len(links) > 20 and [l for l in links if not (ROOT/l).exists()] == []
 
 
 def test_the_tree_in_the_readme_names_what_is_there():
-    import re
     tree, = re.findall(r"```\n(nbs/ .*?)```", (ROOT/"README.md").read_text(), flags=re.S)
     made = {"data/", "models/", "reports/"}                        # by the stages
     names = [n for line in tree.splitlines() for n in line.partition("  ")[0].split()]

@@ -154,7 +154,7 @@ function render({ model, el: root }) {
   const arrow = (label, path, by) => el("button", { type: "button", className: "ner-icon", ariaLabel: label, title: label, disabled: true, onclick: () => step(by) }, icon(path));
   const back = arrow("Previous match", "M3 10l5-5 5 5", -1), on = arrow("Next match", "M3 6l5 5 5-5", 1);
   const tools = el("div", { className: "ner-row ner-tools" }, field("Search", query, "ner-line-field"), back, on, hits,
-    el("label", { className: "ner-field ner-line-field ner-least" }, el("span", {}, "Least score"), Object.assign(slider, { ariaLabel: "Least score" }), least));
+    el("label", { className: "ner-field ner-line-field ner-least" }, el("span", {}, "Minimum score"), Object.assign(slider, { ariaLabel: "Minimum score" }), least));
 
   const input = el("textarea", { className: "ner-input ner-letters", ariaLabel: "Text", spellcheck: false, autocomplete: "off", dir: "auto", value: state.text,
     placeholder: "Type or paste a text in English, or drop text files here" });
@@ -176,10 +176,11 @@ function render({ model, el: root }) {
   const downloads = el("div", { className: "ner-row ner-downloads", role: "group", ariaLabel: "Take it with you" }, copyButton,
     ...[["json", "JSON"], ["csv", "CSV"], ["conll", "CoNLL"]].map(([kind, label]) => button(`Download ${label}`, () => download(kind))));
   const changes = el("span", { className: "ner-changes", role: "status" });
-  const fixes = el("div", { className: "ner-row ner-fixes", hidden: true }, changes, button("Undo", undo), button("Save corrections", () => download("corrections"), "ner-button ner-main"));
+  const fixes = el("div", { className: "ner-row ner-fixes", hidden: true }, changes, button("Undo", undo),
+    Object.assign(button("Save corrections", () => download("corrections"), "ner-button ner-main"), { title: "A CSV in the corpus's own format, ready for training" }));
 
   const filterBox = el("input", { type: "search", placeholder: "text or type", spellcheck: false, oninput: () => { state.all = false; table(); } });
-  const columns = [["text", "Text"], ["label", "Type"], ["count", "Count"], ["count2", "Count right"], ["score", "Score"], ["start", "First at"]];
+  const columns = [["text", "Text"], ["label", "Type"], ["count", "Count"], ["count2", "Right"], ["score", "Score"], ["start", "First at"]];
   const numeric = new Set(["count", "count2", "score", "start"]);
   const heads = columns.map(([key, label]) => el("th", { scope: "col", className: numeric.has(key) ? "num" : "" },
     el("button", { type: "button", onclick: () => { state.up = state.sort === key ? !state.up : !["count", "count2"].includes(key); state.sort = key; table(); } },
@@ -201,7 +202,10 @@ function render({ model, el: root }) {
   // ---------------------------------------------------------------- asking Python
   function send(kind, more = {}) {
     const id = `${view} ${++state.asked}`;
-    return new Promise((done) => { waiting.set(id, done); model.send({ id, kind, text: state.text, edits: told(state.text), engines: chosen(), url: url.value.trim(), ...more }); });
+    return new Promise((done) => {
+      waiting.set(id, done);
+      model.send({ id, kind, text: state.text, edits: told(state.text), engines: chosen(), url: url.value.trim(), ...more });
+    });
   }
   const receive = (m) => { const done = waiting.get(m.id); waiting.delete(m.id); done?.(m); };
   const told = (text) => { const [, point] = scales(text); return (edits.get(text) ?? []).map((e) => [point(e.start), point(e.end), e.label]); };
@@ -234,8 +238,7 @@ function render({ model, el: root }) {
     if (answer.sides) state.sides = answer.sides.map((s) => ({ ...s, entities: s.entities.map(([a, b, label, score, by, also]) =>
       ({ start: unit(a), end: unit(b), from: a, to: b, label, score, by, also, colour: start.colours[label] ?? "other" })) }));
     else if (answer.kind === "tag") state.sides = [];
-    alert.textContent = [...new Set(errors)].join(" ");
-    alert.hidden = !errors.length;
+    warn([...new Set(errors)].map((e) => e[0].toUpperCase() + e.slice(1)).join(". "));
     hide();
     filter(true);
     say(summary());
@@ -245,9 +248,11 @@ function render({ model, el: root }) {
     changes.textContent = count(all, "correction") + (here < all ? `, ${here} in this text` : "");
   }
 
+  const warn = (text) => { alert.textContent = text; alert.hidden = !text; };
   const say = (text) => { status.textContent = text; status.hidden = !text; };
   const visible = (i) => (state.sides[i]?.entities ?? []).filter((e) => !e.hidden);
   const key = (e) => `${e.start} ${e.end} ${e.label}`;
+  const compared = () => state.sides.length > 1 && !state.sides.some((s) => s.error);
 
   function summary() {
     const told = state.sides.filter((s) => !s.error).map((s) => `${count(s.entities.length, "entity", "entities")} in ${s.ms.toLocaleString("en")} ms by ${labels[s.engine]}`);
@@ -258,7 +263,7 @@ function render({ model, el: root }) {
 
   // ---------------------------------------------------------------- drawing
   function filter(redraw = false) {
-    const two = state.sides.length > 1 && !state.sides.some((s) => s.error);
+    const two = compared();
     for (const s of state.sides) for (const e of s.entities) e.hidden = off.has(e.label) || (e.score < state.least && !e.by);
     const keys = [0, 1].map((i) => new Set(visible(i).map(key)));
     state.sides.forEach((s, i) => s.entities.forEach((e) => { e.differs = two && !e.hidden && !keys[1 - i].has(key(e)); }));
@@ -293,13 +298,13 @@ function render({ model, el: root }) {
   }
 
   function table() {
-    const two = state.sides.length > 1, wanted = filterBox.value.trim().toLowerCase();
+    const two = compared(), wanted = filterBox.value.trim().toLowerCase();
     const all = groups(), rows = all.filter((r) => `${r.text} ${r.label} ${name(r.label)}`.toLowerCase().includes(wanted));
     const [k, sign] = [state.sort, state.up ? 1 : -1];
     rows.sort((a, b) => sign * (typeof a[k] === "number" ? a[k] - b[k] : a[k].localeCompare(b[k], "en")) || a.start - b.start);
     columns.forEach(([c], i) => {
       heads[i].hidden = c === "count2" && !two;
-      if (c === "count") heads[i].querySelector("span").textContent = two ? "Count left" : "Count";
+      if (c === "count") heads[i].querySelector("span").textContent = two ? "Left" : "Count";
       if (c === k) heads[i].setAttribute("aria-sort", state.up ? "ascending" : "descending"); else heads[i].removeAttribute("aria-sort");
       heads[i].querySelector(".ner-sort").textContent = c === k ? (state.up ? "▲" : "▼") : "";
     });
@@ -332,18 +337,22 @@ function render({ model, el: root }) {
   let shown = null;
   function about(side, a, b, entity) {
     const title = state.text.slice(a, b).replace(/\s+/g, " "), short = title.length > 60 ? `${title.slice(0, 59)}…` : title, [, point] = scales(state.text);
-    const bar = (what, p) => el("li", {}, el("span", {}, what), el("meter", { min: 0, max: 1, value: p, ariaLabel: `probability of ${what}` }), el("span", { className: "num" }, p.toFixed(2)));
+    const soft = (text) => el("p", { className: "ner-soft" }, text);
+    const bar = (what, p) => el("li", {}, el("span", {}, what), el("meter", { min: 0, max: 1, value: p, ariaLabel: `probability of ${what}` }),
+      el("span", { className: "num" }, p.toFixed(2)));
+    const others = (also) => (also ? [soft(also.length ? "It could also be" : "Nothing else comes near."),
+      el("ul", { className: "ner-also" }, ...also.map(([t, p]) => bar(t === "O" ? "no entity" : name(t), p)))] : [soft("This engine tells no alternatives.")]);
     const facts = entity ? [
       el("p", {}, entity.by ? "Corrected by you" : `Score ${entity.score.toFixed(2)}`, ` · characters ${entity.from} to ${entity.to}`),
-      ...(entity.by ? [] : entity.also ? [el("p", { className: "ner-soft" }, entity.also.length ? "It could also be" : "Nothing else comes near."),
-        el("ul", { className: "ner-also" }, ...entity.also.map(([t, p]) => bar(t === "O" ? "no entity" : name(t), p)))] : [el("p", { className: "ner-soft" }, "This engine tells no alternatives.")]),
+      ...(entity.by ? [] : others(entity.also)),
     ] : [el("p", {}, `Characters ${point(a)} to ${point(b)}`)];
+    const close = el("button", { type: "button", className: "ner-icon", ariaLabel: "Close", title: "Close (Escape)", onclick: () => hide(true) }, icon("M4 4l8 8M12 4l-8 8"));
     const fix = (t, text) => el("button", { type: "button", className: "ner-fix", disabled: entity?.label === t, onclick: () => correct(a, b, t) }, ...text);
     card.replaceChildren(
       el("div", { className: "ner-card-head" }, ...(entity ? [el("mark", { className: `ner-${entity.colour}` }, entity.label)] : []),
-        el("b", {}, entity ? name(entity.label) : "Your selection"), el("button", { type: "button", className: "ner-icon", ariaLabel: "Close", title: "Close (Escape)", onclick: () => hide(true) }, icon("M4 4l8 8M12 4l-8 8"))),
+        el("b", {}, entity ? name(entity.label) : "Your selection"), close),
       el("p", { className: "ner-quote" }, short), ...facts,
-      el("p", { className: "ner-soft" }, entity ? "Correct it to" : "Mark it as"),
+      soft(entity ? "Correct it to" : "Mark it as"),
       el("div", { className: "ner-fixlist" }, ...names.map((t) => fix(t, [el("mark", { className: `ner-${start.colours[t]}` }, t), ` ${name(t)}`])), fix("", ["no entity"])));
     card.ariaLabel = entity ? `${short}: ${name(entity.label)}` : `Selection: ${short}`;
     card.hidden = false;
@@ -450,7 +459,7 @@ function render({ model, el: root }) {
     }
     sources();
     if (good.length) { source.value = `file ${good[0]}`; choose(source.value); }
-    if (faults.length) { while (state.busy) await new Promise((f) => setTimeout(f, 50)); alert.textContent = faults.join(" "); alert.hidden = false; }
+    if (faults.length) { while (state.busy) await new Promise((f) => setTimeout(f, 50)); warn(faults.join(" ")); }
   }
 
   // ---------------------------------------------------------------- searching
@@ -479,7 +488,7 @@ function render({ model, el: root }) {
   const file = (what) => send("file", { what, hidden: [...off], least: state.least, texts: [...edits.keys()].filter((t) => edits.get(t).length).map((t) => [t, told(t)]) });
   async function download(what) {
     const f = await file(what);
-    if (f.error) { alert.textContent = f.error; alert.hidden = false; return; }
+    if (f.error) return warn(f.error);
     const link = el("a", { href: URL.createObjectURL(new Blob([f.content], { type: f.type })), download: f.name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
@@ -490,7 +499,7 @@ function render({ model, el: root }) {
       await navigator.clipboard.write([new ClipboardItem({ "text/html": blob("text/html"), "text/plain": blob("text/plain") })]);
       copyButton.textContent = "Copied";
       setTimeout(() => { copyButton.textContent = "Copy as HTML"; }, 2000);
-    } catch { alert.textContent = "The browser does not let this page write to the clipboard."; alert.hidden = false; }
+    } catch { warn("The browser does not let this page write to the clipboard."); }
   }
 
   // ---------------------------------------------------------------- what happens when
@@ -513,7 +522,10 @@ function render({ model, el: root }) {
     const entity = right.layer.at(range.toString().length);
     if (entity && !entity.hidden) about(1, entity.start, entity.end, entity);
   });
-  for (const p of panes) p.box.addEventListener("scroll", () => { place(); const q = panes[1 - panes.indexOf(p)]; if (other.value && Math.abs(q.box.scrollTop - p.box.scrollTop) > 1) q.box.scrollTop = p.box.scrollTop; });
+  for (const [p, q] of [panes, [right, left]]) p.box.addEventListener("scroll", () => {
+    place();
+    if (other.value && Math.abs(q.box.scrollTop - p.box.scrollTop) > 1) q.box.scrollTop = p.box.scrollTop;
+  });
   for (const kind of ["dragover", "drop"]) root.addEventListener(kind, (e) => {
     if (![...(e.dataTransfer?.types ?? [])].includes("Files")) return;
     e.preventDefault(); e.stopPropagation();
