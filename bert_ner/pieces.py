@@ -130,7 +130,7 @@ def merge_windows(
 
 # %% ../nbs/00d_pieces.ipynb #0027
 def word_logps(
-    engine,                      # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]; .streams where more than 1
+    engine,                      # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]; .streams where more than 1; .bulk
     packer: Packer,              # words to windows
     sentences: list[list[str]],  # words of each sentence
     budget: int = 2048,          # padded tokens a batch
@@ -139,6 +139,7 @@ def word_logps(
     "Log-probabilities of the tags of every word of `sentences`, in their order, by any engine; as many batches at once as it has streams."
     windows = packer.windows(sentences)
     logits, batches = [None] * len(windows), token_batches([len(w.ids) for w in windows], budget)
+    if len(batches) >= max(2, cores()): engine = getattr(engine, "bulk", engine)        # fewer are done sooner by all cores together
     def judge(batch): return engine.logits(**collate([windows[i] for i in batch], packer.pad))
     streams = min(getattr(engine, "streams", 1), len(batches))
     with ThreadPoolExecutor(streams or 1) as pool:
