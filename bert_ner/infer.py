@@ -92,14 +92,15 @@ def compile_openvino(
     model,          # openvino.Model
     options: dict,  # OpenVINO's properties
 ):                  # openvino.CompiledModel
-    "Compile `model` for the processor, without snippets where this OpenVINO knows how (a property of its own, which another version may lack)."
+    "Compile `model` for the processor, without snippets and with few kernels kept, where this OpenVINO knows how (properties of its own, which another version may lack)."
     import openvino
-    try: return openvino.Core().compile_model(model, "CPU", {**options, "SNIPPETS_MODE": "DISABLE"})
+    try: return openvino.Core().compile_model(model, "CPU", {**options, "SNIPPETS_MODE": "DISABLE", "CPU_RUNTIME_CACHE_CAPACITY": 300})
     except RuntimeError: return openvino.Core().compile_model(model, "CPU", options)
 
 # %% ../nbs/00e_infer.ipynb #0016
 class OpenVinoEngine:
     "Logits by OpenVINO on the processor from the file `path`: int8 products and fp32 where the file is int8, else bf16 where the processor has it."
+    waste = 2**30   # any padding in a batch, where there are many: so that shapes come again
     def __init__(self,
         path: Path,           # model.onnx, model.int8.onnx, or an OpenVINO .xml
         threads: int = 0,     # of all streams together, 0: the cores
