@@ -179,7 +179,7 @@ def best_engine(
     if openvino and fp32 and "amx_bf16" in flags: return "openvino"
     if openvino and int8 and "avx512_vnni" in flags: return "openvino-int8"
     if int8: return "onnx-int8"
-    return "openvino" if processor_bf16() else "onnx"
+    return "openvino" if fp32 and processor_bf16() else "onnx"
 
 # %% ../nbs/00e_infer.ipynb #0024
 class Entities(list):
