@@ -107,7 +107,7 @@ def page_engines(
     "The engines that the page offers for `folder`."
     folder, out = Path(folder), {}
     files = {"onnx": ("ONNX Runtime", "model.onnx"), "onnx-int8": ("ONNX Runtime, int8", "model.int8.onnx")}
-    if find_spec("openvino"): files["openvino"] = ("OpenVINO", "model.onnx")
+    if find_spec("openvino"): files |= {"openvino": ("OpenVINO", "model.onnx"), "openvino-int8": ("OpenVINO, int8", "model.int8.onnx")}
     for name, (label, file) in files.items():
         if (folder/file).is_file() or name == best_engine(folder): out[name] = label, lambda url, name=name: Tagger.load(folder, name)
     baseline = folder.parent/"baseline"

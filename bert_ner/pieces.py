@@ -130,15 +130,17 @@ def merge_windows(
 
 # %% ../nbs/00d_pieces.ipynb #0027
 def word_logps(
-    engine,                      # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]; .streams where more than 1
+    engine,                      # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]; .streams, .bulk, .waste where it has them
     packer: Packer,              # words to windows
     sentences: list[list[str]],  # words of each sentence
     budget: int = 2048,          # padded tokens a batch
     progress=None,               # wraps the batches, e.g. tqdm
 ) -> list[np.ndarray]:           # float32 [words, tags] of each sentence
     "Log-probabilities of the tags of every word of `sentences`, in their order, by any engine; as many batches at once as it has streams."
-    windows = packer.windows(sentences)
-    logits, batches = [None] * len(windows), token_batches([len(w.ids) for w in windows], budget)
+    windows = packer.windows(sentences); lengths = [len(w.ids) for w in windows]
+    waste = getattr(engine, "waste", None) if sum(lengths) > 8 * budget else None
+    logits, batches = [None] * len(windows), token_batches(lengths, budget, waste)
+    if len(batches) >= max(2, cores()): engine = getattr(engine, "bulk", engine)        # fewer are done sooner by all cores together
     def judge(batch): return engine.logits(**collate([windows[i] for i in batch], packer.pad))
     streams = min(getattr(engine, "streams", 1), len(batches))
     with ThreadPoolExecutor(streams or 1) as pool:
@@ -147,7 +149,7 @@ def word_logps(
             for i, x in zip(batch, out): logits[i] = x
     return merge_windows(windows, logits, len(sentences))
 
-# %% ../nbs/00d_pieces.ipynb #0031
+# %% ../nbs/00d_pieces.ipynb #0034
 def save_tagger(
     folder: Path,        # made where it is missing
     tokenizer,           # tokenizers.Tokenizer
@@ -161,7 +163,7 @@ def save_tagger(
     write_json(folder/"tagger.json", dict(tags=list(tags), case_channel=case_channel, max_length=max_length))
     return folder
 
-# %% ../nbs/00d_pieces.ipynb #0032
+# %% ../nbs/00d_pieces.ipynb #0035
 def load_packer(
     folder: Path,  # where `save_tagger` wrote
 ) -> tuple[Packer, list[str]]:  # words to windows; the tag set in the model's order

@@ -1,4 +1,8 @@
-"Every engine keeps one contract: a sentence's answer does not depend on its neighbours, their order, the padding, or the number of streams."
+"""Every engine keeps one contract: a sentence's answer does not depend on its neighbours, their order, the padding, or the number of streams.
+
+fp32 engines keep it to the last digits, so their tags are the same always. int8 has fixed ranges, so it keeps it too, but for the rare activation that lies on the border of two steps. With bf16 the
+order of a sum depends on the batch's shape and each result is rounded to 8 bits: probabilities agree to a few hundredths, and a tag can change where two are about equally probable.
+"""
 import asyncio
 import os
 
@@ -9,9 +13,10 @@ from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertForTokenClassification
 
 import bert_ner.bert  # makes its engine known
+from bert_ner import infer, pieces
 from bert_ner.core import TAGS, BertNerError, seed_everything
 from bert_ner.export import export_model
-from bert_ner.infer import AsyncTagger, Tagger, best_engine, pretrained_folder
+from bert_ner.infer import AsyncTagger, OpenVinoEngine, Tagger, best_engine, pretrained_folder, processor_bf16
 from bert_ner.pieces import save_tagger, word_logps
 
 WORDS = [f"w{i}" for i in range(90)]
@@ -34,11 +39,17 @@ def folders(tmp_path_factory):
     return top
 
 
-@pytest.fixture(scope="module", params=["torch", "torch bf16", "onnx", "onnx-int8", "onnx-int8, two streams", "openvino", "openvino, two streams"])
+@pytest.fixture(scope="module", params=["torch", "torch bf16", "onnx", "onnx-int8", "onnx-int8, two streams", "openvino", "openvino, two streams", "openvino-int8",
+    "openvino-int8, two streams"])
 def tagger(request, folders):
     name, _, more = request.param.partition(",")
     if name == "torch bf16": return Tagger.load(folders/"bert", "torch", bf16=True)
-    return Tagger.load(folders/("bert" if name == "torch" else "onnx"), name, **(dict(streams=2, threads=2 if name == "openvino" else 1) if more else {}))
+    return Tagger.load(folders/("bert" if name == "torch" else "onnx"), name, **(dict(streams=2, threads=2 if "openvino" in name else 1) if more else {}))
+
+
+def rounds(tagger):
+    "Whether activations are bf16."
+    return getattr(tagger.engine, "bf16", False) or tagger.engine.name == "openvino bf16"
 
 
 def logps(tagger, many, budget): return word_logps(tagger.engine, tagger.packer, many, budget)
@@ -50,16 +61,16 @@ def test_an_answer_is_the_same_alone_in_company_and_in_any_order(tagger, many, b
     order = data.draw(st.permutations(range(len(many))))
     alone = [logps(tagger, [s], 4096)[0] for s in many]
     together = logps(tagger, [many[i] for i in order], budget)
-    # bf16 keeps 8 bits; int8 may round one of many thousand values the other way where the sums' order differs in the last bit
-    tolerance = .15 if getattr(tagger.engine, "bf16", False) or tagger.engine.name == "openvino bf16" else .02
+    tolerance = .15 if rounds(tagger) else .02
     assert max(np.abs(np.exp(alone[i]) - np.exp(x)).max(initial=0.) for i, x in zip(order, together)) < tolerance
 
 
 def test_tags_in_bulk_are_the_tags_one_by_one(tagger):
-    if getattr(tagger.engine, "bf16", False): return
+    "With bf16 but for one word of 50, in this model of large random weights, which knows nothing for certain (of 500 real sentences and a trained model none changed)."
     rng = np.random.default_rng(1)
     many = [rng.choice(WORDS, n).tolist() for n in rng.integers(0, 60, 60)]
-    assert [t.tags for t in tagger.tag_words(many)] == [tagger.tag_words([s])[0].tags for s in many]
+    same = np.concatenate([np.array(a.tags) == tagger.tag_words([s])[0].tags for a, s in zip(tagger.tag_words(many), many) if s])
+    assert len(same) > 1000 and same.mean() >= (.98 if rounds(tagger) else 1)
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
@@ -70,18 +81,57 @@ def test_fp32_engines_find_what_pytorch_finds(folders, name):
     if Tagger.load(folders/"onnx", name).engine.name != "openvino bf16": assert [x.tags for x in a] == [x.tags for x in b]
 
 
+@pytest.mark.parametrize("flags, installed, choice", [
+    ({"avx2"}, True, "onnx-int8"), ({"avx512_vnni"}, True, "openvino-int8"), ({"avx512_vnni"}, False, "onnx-int8"), ({"avx512_vnni", "avx512_bf16"}, True, "openvino-int8"),
+    ({"avx512_vnni", "avx512_bf16", "amx_bf16"}, True, "openvino"), ({"avx512_vnni", "amx_bf16"}, False, "onnx-int8"), ({"avx_vnni"}, True, "onnx-int8")])
+def test_the_processor_decides_which_engine_is_taken(folders, tmp_path, monkeypatch, flags, installed, choice):
+    monkeypatch.setattr(infer, "processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(infer, "processor_bf16", lambda: installed and bool(flags & {"avx512_bf16", "amx_bf16"}))
+    monkeypatch.setattr(infer, "find_spec", lambda name: installed or None)
+    assert best_engine(folders/"onnx") == choice
+    (tmp_path/"model.int8.onnx").touch()                                        # what ships with the library: int8 alone
+    assert best_engine(tmp_path) == ("openvino-int8" if installed and "avx512_vnni" in flags else "onnx-int8")
+    (tmp_path/"model.int8.onnx").rename(tmp_path/"model.onnx")
+    assert best_engine(tmp_path) == ("openvino" if infer.processor_bf16() else "onnx")
+
+
 def test_the_engine_taken_by_itself_is_named(folders):
-    tagger = Tagger.load(folders/"onnx")
-    assert best_engine(folders/"onnx") in ("openvino", "onnx-int8") and ("openvino bf16" in repr(tagger) or "model.int8.onnx" in repr(tagger))
-    assert "model.int8.onnx" in repr(Tagger.pretrained()) and best_engine(pretrained_folder()) == "onnx-int8"
+    names = {"openvino": "openvino ", "openvino-int8": "openvino int8", "onnx-int8": "model.int8.onnx"}
+    for folder in (folders/"onnx", pretrained_folder()): assert names[best_engine(folder)] in repr(Tagger.load(folder))
+    assert repr(Tagger.pretrained()) == repr(Tagger.load(pretrained_folder()))
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnx-int8", "openvino", "openvino-int8"])
+def test_many_batches_go_to_streams_of_one_thread_and_few_do_not(folders, monkeypatch, name):
+    monkeypatch.setattr(infer, "cores", lambda: 3); monkeypatch.setattr(pieces, "cores", lambda: 3)
+    tagger, few = Tagger.load(folders/"onnx", name), [["w1"], ["w2"] * 9]
+    tagger.budget = 64
+    tagger.tag_words(few)
+    assert "bulk" not in vars(tagger.engine)                                    # not opened before it is needed
+    many = [[w] * n for w in WORDS[:20] for n in (1, 9, 20)]
+    assert [t.tags for t in tagger.tag_words(many)] == [t.tags for t in Tagger(tagger.engine.bulk, tagger.packer, tagger.tags).tag_words(many)]
+    assert tagger.engine.bulk.streams == 3 and tagger.engine.streams == 1
+    assert Tagger.load(folders/"onnx", name, streams=1).engine.bulk.streams == 1
+
+
+def test_openvino_without_the_property_that_spares_shapes(folders, monkeypatch):
+    import openvino
+    compiled = openvino.Core.compile_model
+    def refuses(self, model, device, options):
+        if "SNIPPETS_MODE" in options: raise RuntimeError("Unsupported property SNIPPETS_MODE by CPU plugin")
+        return compiled(self, model, device, options)
+    ids = np.ones((2, 5), np.int64)
+    want = OpenVinoEngine(folders/"onnx"/"model.onnx", streams=1).logits(ids, ids, ids)
+    monkeypatch.setattr(openvino.Core, "compile_model", refuses)
+    np.testing.assert_allclose(OpenVinoEngine(folders/"onnx"/"model.onnx", streams=1).logits(ids, ids, ids), want, atol=.1 if processor_bf16() else 1e-4)
 
 
 def test_a_broken_model_is_one_sentence(folders, tmp_path):
     save_tagger(tmp_path, Tagger.load(folders/"onnx").packer.tokenizer, TAGS, True, 32)
-    for name in ("onnx", "onnx-int8", "openvino"):
+    for name in ("onnx", "onnx-int8", "openvino", "openvino-int8"):
         with pytest.raises(BertNerError, match="is missing"): Tagger.load(tmp_path, name)
-    (tmp_path/"model.onnx").write_bytes(os.urandom(1000))
-    for name in ("onnx", "openvino"):
+    for file in ("model.onnx", "model.int8.onnx"): (tmp_path/file).write_bytes(os.urandom(1000))
+    for name in ("onnx", "onnx-int8", "openvino", "openvino-int8"):
         with pytest.raises(BertNerError, match="export it again"): Tagger.load(tmp_path, name)
 
 
