@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'CODECS', 'OTHER', 'ENTITIES', 'TYPES_OF', 'MANIFEST', 'RECORDS', 'REFUSED', 'file_format', 'locate',
-           'source_files', 'Layout', 'open_rows', 'refusal', 'Part', 'cut', 'columns_of', 'to_table', 'as_bytes', 'put',
-           'open_tagger', 'Annotator', 'run_of', 'records', 'manifest', 'write_manifest', 'remove_run', 'begin',
-           'finish', 'join', 'check_address', 'ray_session', 'tag_with_ray', 'tag_here', 'annotate', 'refused_file',
-           'stats']
+           'source_files', 'Layout', 'open_rows', 'refusal', 'Part', 'cut', 'columns_of', 'to_table', 'first_columns',
+           'as_bytes', 'put', 'open_tagger', 'Annotator', 'run_of', 'records', 'manifest', 'write_manifest',
+           'remove_run', 'begin', 'finish', 'join', 'check_address', 'start_ray', 'ray_session', 'tag_with_ray',
+           'tag_here', 'annotate', 'refused_file', 'stats']
 
 # %% ../nbs/08_bulk.ipynb #0003
-import base64, csv, hashlib, io, json, os, pickle, socket, tempfile, time
+import base64, csv, hashlib, io, json, logging, os, pickle, socket, tempfile, time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -262,7 +262,17 @@ def to_table(
     table = pa.table({k: pa.array([r.get(k) for r in kept], t) for k, t in columns.items()})
     return table.append_column(OTHER, pa.array([json.dumps(r, ensure_ascii=False) if r else None for r in rest], pa.string()))
 
-# %% ../nbs/08_bulk.ipynb #0026
+# %% ../nbs/08_bulk.ipynb #0024
+def first_columns(
+    files: list[str],  # addresses
+    layout: Layout,
+) -> dict | None:      # for `to_table`; None where no file is JSONL
+    "The columns that the first thousand rows of the first JSONL file make."
+    for address in files:
+        if FORMATS[file_format(address)[0]] == "jsonl" and layout.format == "parquet":
+            with open_rows(address, layout) as (found, _): return {layout.text: pa.string()} | columns_of([row for row, _, why in islice(found, 1000) if not why])
+
+# %% ../nbs/08_bulk.ipynb #0027
 def as_bytes(
     part: Part,
     found: list[Entities],         # of its texts
@@ -289,7 +299,7 @@ def put(
     if not isinstance(fs, LocalFileSystem): return fs.pipe_file(path, data)
     with whole(Path(path)) as tmp: tmp.write_bytes(data)
 
-# %% ../nbs/08_bulk.ipynb #0028
+# %% ../nbs/08_bulk.ipynb #0029
 MANIFEST, RECORDS, REFUSED = "_manifest.json", "_parts", "_refused.csv"   # names that readers of a folder of Parquet pass over
 
 def open_tagger(
@@ -326,7 +336,7 @@ class Annotator:
 
     def __call__(self, batch: dict) -> dict: return dict(record=[json.dumps(self.write(pickle.loads(batch["part"][0])))])
 
-# %% ../nbs/08_bulk.ipynb #0031
+# %% ../nbs/08_bulk.ipynb #0032
 def run_of(
     files: list[str],   # addresses
     layout: Layout,
@@ -364,7 +374,7 @@ def write_manifest(folder: str, run: dict, files: list[str], done: dict | None =
     "Write what `manifest` reads."
     put(f"{folder}/{MANIFEST}", (json.dumps(dict(run=run, files=files, done=done), indent=2, ensure_ascii=False) + "\n").encode())
 
-# %% ../nbs/08_bulk.ipynb #0032
+# %% ../nbs/08_bulk.ipynb #0033
 def remove_run(
     folder: str,            # of a run
     what: str = "all",      # "all", "parts" (not the manifest and the refused rows), or "leftovers": temporary files of killed processes
@@ -391,7 +401,7 @@ def begin(
     if changed: raise BertNerError(f"{folder} was begun with another {' and another '.join(changed)}: give it what it was begun with, or start anew with --overwrite")
     return records(folder, run["format"])
 
-# %% ../nbs/08_bulk.ipynb #0034
+# %% ../nbs/08_bulk.ipynb #0035
 def _rows_in(address):  # a part's file
     fs, path = locate(address)
     with fs.open(path, "rb") as f: return pq.read_metadata(f).num_rows if path.endswith(".parquet") else sum(b.count(b"\n") for b in iter(lambda: f.read(2**20), b""))
@@ -419,7 +429,7 @@ def finish(
     done = dict(rows=sum(out), refused=sum(len(r["refused"]) for r in parts), parts=len(parts))
     return done
 
-# %% ../nbs/08_bulk.ipynb #0036
+# %% ../nbs/08_bulk.ipynb #0037
 def join(
     folder: str,      # of a finished run
     target: str,      # file to write
@@ -439,7 +449,7 @@ def join(
                 for table in each(pq.read_table): out.write_table(pa.concat_tables([schema.empty_table(), table.replace_schema_metadata()], promote_options="permissive"))
         except pa.ArrowException as e: raise BertNerError(f"the files do not make one table ({e}): the parts are in {folder}") from e
 
-# %% ../nbs/08_bulk.ipynb #0038
+# %% ../nbs/08_bulk.ipynb #0039
 def check_address(
     address: str,   # host:port of a Ray cluster, or "auto": this machine's, or RAY_ADDRESS
 ) -> None:
@@ -451,6 +461,26 @@ def check_address(
     try: socket.create_connection((host, int(port)), 5).close()
     except OSError as e: raise BertNerError(f"no Ray cluster answers at {address} ({e.strerror or e}): is it running, and is that the address of its head?") from None
 
+def _connect(ray, **where):        # Ray's C++ side writes to the process's standard error; what goes wrong is raised as well
+    for name, value in dict(RAY_USAGE_STATS_ENABLED="0", RAY_BACKEND_LOG_LEVEL="fatal").items(): os.environ.setdefault(name, value)
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try: os.dup2(nothing, 2); return ray.init(log_to_driver=False, logging_level="CRITICAL", **where)
+    finally: os.dup2(kept, 2); os.close(kept); os.close(nothing)
+
+def start_ray(
+    ray,             # the module
+    workers: int,    # actors that have to find room
+    logs: str,       # folder for Ray's own files
+    tries: int = 3,  # a machine that is busy may be too slow for Ray's own patience
+) -> None:
+    "Start Ray on this machine alone: on loopback, without dashboard. Raises `BertNerError` where it does not come up."
+    for n in range(1, tries + 1):
+        try: return _connect(ray, address="local", num_cpus=workers + 1, object_store_memory=2**28 * (workers + 1), include_dashboard=False,
+            _node_ip_address="127.0.0.1", _temp_dir=f"{logs}/{n}")
+        except Exception as e:
+            ray.shutdown()
+            if n == tries: raise BertNerError(f"Ray does not start on this machine: {str(e).splitlines()[0]}") from e
+
 @contextmanager
 def ray_session(
     address: str | None,   # of a cluster; None: Ray on this machine, until the block ends
@@ -458,14 +488,12 @@ def ray_session(
 ):                         # the module ray
     "Connect to Ray, quietly. Raises `BertNerError` where it is not installed or does not answer."
     if find_spec("ray") is None: raise BertNerError("Ray is not installed: `pip install 'bert-ner[ray]'`")
-    os.environ.update({k: v for k, v in dict(RAY_USAGE_STATS_ENABLED="0", RAY_BACKEND_LOG_LEVEL="fatal").items() if k not in os.environ})
     import ray
     if ray.is_initialized(): yield ray; return
-    if address: check_address(address)
-    here = dict(num_cpus=workers + 1, object_store_memory=2**28 * (workers + 1), include_dashboard=False, _node_ip_address="127.0.0.1")
     with tempfile.TemporaryDirectory(prefix="bert-ner-", ignore_cleanup_errors=True) as logs:
-        try: ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else here | dict(_temp_dir=logs)))
-        except Exception as e: raise BertNerError(f"Ray {f'at {address} ' if address else ''}does not answer: {str(e).splitlines()[0]}") from e
+        if address: check_address(address)
+        try: _connect(ray, address=address) if address else start_ray(ray, workers, logs)
+        except (ConnectionError, RuntimeError, ValueError) as e: raise BertNerError(f"no Ray cluster answers at {address}: {str(e).splitlines()[0]}") from e
         try: yield ray
         finally: ray.shutdown()
 
@@ -481,11 +509,12 @@ def tag_with_ray(
     "Tag all parts of `files` but those that are done, with Ray Data. Raises `BertNerError` where Ray fails; parts that were written stay."
     with ray_session(address, workers or cores()) as ray:
         from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_items
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         context = DataContext.get_current()
         context.target_max_block_size, context.enable_progress_bars, context.print_on_execution_start = 1, False, False   # a block is one part: actors share a file
         count = workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) // (gpus or 1)))
         files_of_model = ray.put({f.name: f.read_bytes() for f in Path(job["model"]).iterdir() if f.is_file()})
-        parts = from_items([*enumerate(files)]).flat_map(partial(_cut_for_ray, layout=layout, done=done), num_cpus=.1, compute=TaskPoolStrategy(size=max(1, count // 4)))
+        parts = from_items([dict(file=i, address=a) for i, a in enumerate(files)]).flat_map(partial(_cut_for_ray, layout=layout, done=done), num_cpus=.1, compute=TaskPoolStrategy(size=max(1, count // 4)))
         tagged = parts.map_batches(Annotator, batch_size=1, compute=ActorPoolStrategy(size=count), num_cpus=1, num_gpus=gpus,
             fn_constructor_kwargs={**job, "model": partial(ray.get, files_of_model)})
         try:
@@ -499,7 +528,7 @@ def _cause(e):     # the project's own error behind one of Ray's, else one that 
     while seen is not None and not isinstance(seen, BertNerError): seen = getattr(seen, "cause", None) or seen.__cause__
     return seen or BertNerError(f"Ray failed ({str(e).strip().splitlines()[-1]}): the same command goes on")
 
-# %% ../nbs/08_bulk.ipynb #0040
+# %% ../nbs/08_bulk.ipynb #0041
 def tag_here(
     files: list[str],       # addresses
     layout: Layout,
@@ -578,7 +607,7 @@ def _check(source, target, layout, ending):
         fs, inside = locate(one)
         if type(fs) is type(to) and f"{path}/".startswith(f"{inside.rstrip('/')}/"): raise BertNerError(f"{target} lies in {one}: what is written would be read again, so choose a place outside")
 
-# %% ../nbs/08_bulk.ipynb #0047
+# %% ../nbs/08_bulk.ipynb #0048
 def refused_file(
     target: str,   # of a run
 ) -> str:          # address
