@@ -6,11 +6,11 @@
 __all__ = ['FORMATS', 'CODECS', 'OTHER', 'ENTITIES', 'TYPES_OF', 'MANIFEST', 'RECORDS', 'REFUSED', 'file_format', 'locate',
            'source_files', 'Layout', 'open_rows', 'refusal', 'Part', 'cut', 'columns_of', 'to_table', 'first_columns',
            'as_bytes', 'put', 'open_tagger', 'Annotator', 'run_of', 'records', 'manifest', 'write_manifest',
-           'remove_run', 'begin', 'finish', 'join', 'check_address', 'start_ray', 'ray_session', 'tag_with_ray',
+           'remove_run', 'begin', 'finish', 'join', 'need_ray', 'start_ray', 'stop_ray', 'ray_session', 'tag_with_ray',
            'tag_here', 'annotate', 'refused_file', 'stats']
 
 # %% ../nbs/08_bulk.ipynb #0003
-import base64, csv, hashlib, io, json, logging, os, pickle, socket, tempfile, time
+import base64, csv, hashlib, io, json, logging, os, pickle, tempfile, time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -334,7 +334,7 @@ class Annotator:
         put(f"{self.folder}/{RECORDS}/{part.name}.json", json.dumps(record).encode())
         return record
 
-    def __call__(self, batch: dict) -> dict: return dict(record=[json.dumps(self.write(pickle.loads(batch["part"][0])))])
+    def __call__(self, batch: dict) -> dict: return dict(record=[json.dumps(self.write(Part(**pickle.loads(batch["part"][0]))))])
 
 # %% ../nbs/08_bulk.ipynb #0032
 def run_of(
@@ -450,16 +450,20 @@ def join(
         except pa.ArrowException as e: raise BertNerError(f"the files do not make one table ({e}): the parts are in {folder}") from e
 
 # %% ../nbs/08_bulk.ipynb #0039
-def check_address(
-    address: str,   # host:port of a Ray cluster, or "auto": this machine's, or RAY_ADDRESS
+def need_ray(
+    address: str | None = None,   # host:port of a Ray cluster, or "auto": RAY_ADDRESS, else the one that runs on this machine; None: Ray here
+    timeout: float = 15.,         # seconds
 ) -> None:
-    "Raises `BertNerError` where no Ray cluster answers at `address`."
-    from ray._raylet import GcsClient
-    if address == "auto": return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit(): raise BertNerError(f"'{address}' is no address of a Ray cluster: give host:port, e.g. 10.0.0.1:6379, or auto")
-    try: socket.create_connection((host, int(port)), 5).close()
-    except OSError as e: raise BertNerError(f"no Ray cluster answers at {address} ({e.strerror or e}): is it running, and is that the address of its head?") from None
+    "Raises `BertNerError` where Ray is not installed, or nothing answers at `address` as the head of a cluster does."
+    if find_spec("ray") is None: raise BertNerError("Ray is not installed: `pip install 'bert-ner[ray]'`")
+    import grpc
+    address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if address in (None, "auto") or os.environ.get("RAY_USE_TLS") == "1": return
+    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit(): raise BertNerError(f"'{address}' is no address of a Ray cluster: give host:port, e.g. 10.0.0.1:6379, or auto")
+    with grpc.insecure_channel(address) as channel:
+        try: channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=timeout, wait_for_ready=True)
+        except grpc.RpcError as e:
+            if e.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE): raise BertNerError(f"no Ray cluster answers at {address}: is that its head, and does it run?") from None
 
 def _connect(ray, **where):        # Ray's C++ side writes to the process's standard error; what goes wrong is raised as well
     for name, value in dict(RAY_USAGE_STATS_ENABLED="0", RAY_BACKEND_LOG_LEVEL="fatal").items(): os.environ.setdefault(name, value)
@@ -475,11 +479,20 @@ def start_ray(
 ) -> None:
     "Start Ray on this machine alone: on loopback, without dashboard. Raises `BertNerError` where it does not come up."
     for n in range(1, tries + 1):
-        try: return _connect(ray, address="local", num_cpus=workers + 1, object_store_memory=2**28 * (workers + 1), include_dashboard=False,
+        _alone(ray, True)
+        try: return _connect(ray, address="local", num_cpus=workers, object_store_memory=2**28 * (workers + 1), include_dashboard=False,
             _node_ip_address="127.0.0.1", _temp_dir=f"{logs}/{n}")
         except Exception as e:
-            ray.shutdown()
+            stop_ray(ray)
             if n == tries: raise BertNerError(f"Ray does not start on this machine: {str(e).splitlines()[0]}") from e
+
+def stop_ray(ray):
+    "End what `start_ray` began, or leave a cluster."
+    ray.shutdown(); _alone(ray, False)
+
+def _alone(ray, alone):            # the switch by which Ray itself keeps to loopback where it is for one machine only
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0" if alone else "1"
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = not alone
 
 @contextmanager
 def ray_session(
@@ -487,15 +500,14 @@ def ray_session(
     workers: int,          # actors that have to find room on this machine
 ):                         # the module ray
     "Connect to Ray, quietly. Raises `BertNerError` where it is not installed or does not answer."
-    if find_spec("ray") is None: raise BertNerError("Ray is not installed: `pip install 'bert-ner[ray]'`")
+    need_ray(address)
     import ray
     if ray.is_initialized(): yield ray; return
     with tempfile.TemporaryDirectory(prefix="bert-ner-", ignore_cleanup_errors=True) as logs:
-        if address: check_address(address)
         try: _connect(ray, address=address) if address else start_ray(ray, workers, logs)
         except (ConnectionError, RuntimeError, ValueError) as e: raise BertNerError(f"no Ray cluster answers at {address}: {str(e).splitlines()[0]}") from e
         try: yield ray
-        finally: ray.shutdown()
+        finally: stop_ray(ray)
 
 def tag_with_ray(
     files: list[str],       # addresses
@@ -508,27 +520,35 @@ def tag_with_ray(
 ):                          # an iterator of records
     "Tag all parts of `files` but those that are done, with Ray Data. Raises `BertNerError` where Ray fails; parts that were written stay."
     with ray_session(address, workers or cores()) as ray:
-        from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy, from_items
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-        context = DataContext.get_current()
-        context.target_max_block_size, context.enable_progress_bars, context.print_on_execution_start = 1, False, False   # a block is one part: actors share a file
+        from ray.data import ActorPoolStrategy, TaskPoolStrategy, from_items
         count = workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) // (gpus or 1)))
-        files_of_model = ray.put({f.name: f.read_bytes() for f in Path(job["model"]).iterdir() if f.is_file()})
-        parts = from_items([dict(file=i, address=a) for i, a in enumerate(files)]).flat_map(partial(_cut_for_ray, layout=layout, done=done), num_cpus=.1, compute=TaskPoolStrategy(size=max(1, count // 4)))
-        tagged = parts.map_batches(Annotator, batch_size=1, compute=ActorPoolStrategy(size=count), num_cpus=1, num_gpus=gpus,
-            fn_constructor_kwargs={**job, "model": partial(ray.get, files_of_model)})
+        model = partial(ray.get, ray.put({f.name: f.read_bytes() for f in Path(job["model"]).iterdir() if f.is_file()}))
+        with _blocks_of_one_part():
+            parts = from_items([dict(file=i, address=a) for i, a in enumerate(files)]).flat_map(partial(_cut_for_ray, layout=layout, done=done), num_cpus=0, compute=TaskPoolStrategy(size=max(1, count // 4)))
+            tagged = parts.map_batches(Annotator, batch_size=1, compute=ActorPoolStrategy(size=count), num_cpus=1, num_gpus=gpus, fn_constructor_kwargs=job | dict(model=model))
         try:
             for row in tagged.iter_rows(): yield json.loads(row["record"])
         except ray.exceptions.RayError as e: raise _cause(e) from e
 
-def _cut_for_ray(row, layout, done): return ({"part": pickle.dumps(p)} for p in cut(row["address"], row["file"], layout, done))
+@contextmanager
+def _blocks_of_one_part():         # so that actors share even a single file
+    from ray.data import DataContext
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context, ours = DataContext.get_current(), dict(target_max_block_size=1, enable_progress_bars=False, print_on_execution_start=False)
+    before = {k: getattr(context, k) for k in ours}
+    for k, v in ours.items(): setattr(context, k, v)
+    try: yield
+    finally:
+        for k, v in before.items(): setattr(context, k, v)
+
+def _cut_for_ray(row, layout, done): return ({"part": pickle.dumps(vars(p))} for p in cut(row["address"], row["file"], layout, done))
 
 def _cause(e):     # the project's own error behind one of Ray's, else one that names it
     seen = e
     while seen is not None and not isinstance(seen, BertNerError): seen = getattr(seen, "cause", None) or seen.__cause__
-    return seen or BertNerError(f"Ray failed ({str(e).strip().splitlines()[-1]}): the same command goes on")
+    return seen or BertNerError(f"Ray failed ({type(e).__name__}: {str(e).strip().splitlines()[0]}): the same command goes on")
 
-# %% ../nbs/08_bulk.ipynb #0041
+# %% ../nbs/08_bulk.ipynb #0042
 def tag_here(
     files: list[str],       # addresses
     layout: Layout,
@@ -581,6 +601,7 @@ def annotate(
     folder, model = _run_folder(target), Path(model or model_folder()).resolve()
     engine = best_engine(model) if engine == "auto" else engine
     _check(source, target, layout, single and ending[0])
+    if workers is not None or address: need_ray(address)
     run = run_of(files, layout, model, engine)
     done = begin(folder, run, files, overwrite)
     totals, (fs, path) = manifest(folder)["done"], locate(target)
@@ -607,7 +628,7 @@ def _check(source, target, layout, ending):
         fs, inside = locate(one)
         if type(fs) is type(to) and f"{path}/".startswith(f"{inside.rstrip('/')}/"): raise BertNerError(f"{target} lies in {one}: what is written would be read again, so choose a place outside")
 
-# %% ../nbs/08_bulk.ipynb #0048
+# %% ../nbs/08_bulk.ipynb #0051
 def refused_file(
     target: str,   # of a run
 ) -> str:          # address
