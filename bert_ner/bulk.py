@@ -60,13 +60,33 @@ def source_files(
             elif fs.isdir(path): inside = [p for p in fs.find(path) if file_format(p) and not any(x[0] in "._" for x in p[len(path):].strip("/").split("/"))]
             else: inside = [p for p in fs.glob(path) if fs.isfile(p) and p.rsplit("/", 1)[-1][0] not in "._"] if has_magic(path) else []
         except OSError as e: raise BertNerError(f"{one} cannot be read: {e}") from e
-        if not inside: raise BertNerError(f"no texts at {one}: give a file, a folder or a glob of {', '.join(f'.{s}' for s in FORMATS)}, packed or not ({', '.join(f'.{c}' for c in CODECS)})")
+        endings = f"{', '.join(f'.{s}' for s in FORMATS)}, packed or not ({', '.join(f'.{c}' for c in CODECS)})"
+        if not inside: raise BertNerError(f"no texts at {one}: give a file, a folder or a glob of {endings}")
         unknown = [p for p in inside if not file_format(p)]
-        if unknown: raise BertNerError(f"{unknown[0]}: the name does not say what is inside ({', '.join(f'.{s}' for s in FORMATS)})")
+        if unknown: raise BertNerError(f"{unknown[0]}: the name does not say what is inside: {endings}")
         found |= {p if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(p) for p in inside}
     return sorted(found)
 
 # %% ../nbs/08_bulk.ipynb #0013
+@dataclass(frozen=True)
+class Layout:
+    "What is read and how it is cut; together with the files it settles every part."
+    text: str = "text"         # column of the text
+    column: str = "entities"   # new column
+    format: str = "parquet"    # or "jsonl"
+    rows: int = 10_000         # a part, at most
+    limit: int = 1_000_000     # characters a text, at most
+    size: int = 2**25          # characters a part, at most (and one row)
+
+    @property
+    def line(self) -> int: return 16 * self.limit + 2**24    # bytes a line, at most
+
+    def check(self, names):
+        "Raises `BertNerError` where `names` lack the text's column or have the new one."
+        if self.text not in names: raise BertNerError(f"no column '{self.text}': there are {', '.join(names) or 'none'}")
+        if self.column in names: raise BertNerError(f"there is a column '{self.column}' already: choose another name for the entities")
+
+# %% ../nbs/08_bulk.ipynb #0016
 def _lines(f, limit):  # f: a buffered binary file; limit: bytes; an iterator of (line with its end, whether it was cut)
     while line := f.readline(limit):
         cut = len(line) == limit and not line.endswith(b"\n")
@@ -96,7 +116,7 @@ def _broken(text):     # whether it has bytes that were not UTF-8, or half a sur
     except UnicodeEncodeError: return True
     return False
 
-# %% ../nbs/08_bulk.ipynb #0015
+# %% ../nbs/08_bulk.ipynb #0018
 def _csv_rows(f, layout, delimiter):
     waiting, held, head = deque(), [], None
     csv.field_size_limit(max(csv.field_size_limit(), layout.line))
@@ -127,7 +147,7 @@ def _csv_head(names, layout, why):
     layout.check(names)
     return names
 
-# %% ../nbs/08_bulk.ipynb #0016
+# %% ../nbs/08_bulk.ipynb #0019
 def _parquet_rows(file, layout):  # file: a ParquetFile; a row is (record batch, its place in it)
     layout.check(file.schema_arrow.names)
     def broken(b):
@@ -138,24 +158,7 @@ def _parquet_rows(file, layout):  # file: a ParquetFile; a row is (record batch,
         values = batch.column(layout.text)
         for i in range(len(batch)): yield (batch, i), None if i in bad else values[i].as_py(), "not valid UTF-8" if i in bad else ""
 
-@dataclass(frozen=True)
-class Layout:
-    "What is read and how it is cut; together with the files it settles every part."
-    text: str = "text"         # column of the text
-    column: str = "entities"   # new column
-    format: str = "parquet"    # or "jsonl"
-    rows: int = 10_000         # a part, at most
-    limit: int = 1_000_000     # characters a text, at most
-    size: int = 2**25          # characters a part, at most (and one row)
-
-    @property
-    def line(self) -> int: return 16 * self.limit + 2**24    # bytes a line, at most
-
-    def check(self, names):
-        "Raises `BertNerError` where `names` lack the text's column or have the new one."
-        if self.text not in names: raise BertNerError(f"no column '{self.text}': there are {', '.join(names) or 'none'}")
-        if self.column in names: raise BertNerError(f"there is a column '{self.column}' already: choose another name for the entities")
-
+# %% ../nbs/08_bulk.ipynb #0020
 @contextmanager
 def open_rows(
     address: str,     # of a file
@@ -176,7 +179,7 @@ def open_rows(
     except BertNerError as e: raise BertNerError(f"{address}: {e}") from None
     except (OSError, pa.ArrowException) as e: raise BertNerError(f"{address} cannot be read to its end: {e}") from e
 
-# %% ../nbs/08_bulk.ipynb #0019
+# %% ../nbs/08_bulk.ipynb #0023
 def refusal(
     text,         # of a row
     limit: int,   # characters
@@ -187,6 +190,7 @@ def refusal(
     if len(text) > limit: return f"{len(text):,} characters, more than {limit:,}"
     return "not valid UTF-8" if _broken(text) else ""
 
+# %% ../nbs/08_bulk.ipynb #0024
 @dataclass
 class Part:
     "Rows of one file in their order."
@@ -211,6 +215,7 @@ class Part:
             self.rows = pa.Table.from_batches([g[0][0].take(pa.array([i for _, i in g])) for g in groups])
         return self
 
+# %% ../nbs/08_bulk.ipynb #0025
 def cut(
     address: str,                         # of a file
     file: int = 0,                        # which of the files it is
@@ -231,7 +236,7 @@ def cut(
             else: part.rows.append(row); part.texts.append(text); size += more
         if part.name not in done: yield part.closed(True, tell(number))
 
-# %% ../nbs/08_bulk.ipynb #0022
+# %% ../nbs/08_bulk.ipynb #0028
 OTHER = "other_json"
 ENTITIES = pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32()), ("label", pa.string()), ("text", pa.string()), ("score", pa.float64())]))
 TYPES_OF = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
@@ -251,6 +256,7 @@ def _fits(value, kind):
     if type(value) is int: return -2**63 <= value < 2**63 if kind == pa.int64() else abs(value) <= 2**53 and kind == pa.float64()
     return TYPES_OF.get(type(value)) == kind
 
+# %% ../nbs/08_bulk.ipynb #0029
 def to_table(
     rows: list[dict],             # of a part
     columns: dict | None = None,  # column -> Arrow type; None: they all have the same keys, and strings
@@ -262,7 +268,7 @@ def to_table(
     table = pa.table({k: pa.array([r.get(k) for r in kept], t) for k, t in columns.items()})
     return table.append_column(OTHER, pa.array([json.dumps(r, ensure_ascii=False) if r else None for r in rest], pa.string()))
 
-# %% ../nbs/08_bulk.ipynb #0024
+# %% ../nbs/08_bulk.ipynb #0031
 def first_columns(
     files: list[str],  # addresses
     layout: Layout,
@@ -272,7 +278,7 @@ def first_columns(
         if FORMATS[file_format(address)[0]] == "jsonl" and layout.format == "parquet":
             with open_rows(address, layout) as (found, _): return {layout.text: pa.string()} | columns_of([row for row, _, why in islice(found, 1000) if not why])
 
-# %% ../nbs/08_bulk.ipynb #0027
+# %% ../nbs/08_bulk.ipynb #0034
 def as_bytes(
     part: Part,
     found: list[Entities],         # of its texts
@@ -299,7 +305,7 @@ def put(
     if not isinstance(fs, LocalFileSystem): return fs.pipe_file(path, data)
     with whole(Path(path)) as tmp: tmp.write_bytes(data)
 
-# %% ../nbs/08_bulk.ipynb #0029
+# %% ../nbs/08_bulk.ipynb #0036
 MANIFEST, RECORDS, REFUSED = "_manifest.json", "_parts", "_refused.csv"   # names that readers of a folder of Parquet pass over
 
 def open_tagger(
@@ -316,6 +322,7 @@ def open_tagger(
         for name, data in model.items(): (Path(folder)/name).write_bytes(data)
         return Tagger.load(folder, engine, **options)
 
+# %% ../nbs/08_bulk.ipynb #0037
 class Annotator:
     "Opens the tagger once, then tags parts and writes them: a loop calls `write`, Ray makes an actor of it and calls it with a batch of one part."
     def __init__(self,
@@ -336,19 +343,20 @@ class Annotator:
 
     def __call__(self, batch: dict) -> dict: return dict(record=[json.dumps(self.write(Part(**pickle.loads(batch["part"][0]))))])
 
-# %% ../nbs/08_bulk.ipynb #0032
+# %% ../nbs/08_bulk.ipynb #0040
 def run_of(
     files: list[str],   # addresses
     layout: Layout,
     folder: Path,       # the tagger's
     engine: str,        # a key of `ENGINES`
 ) -> dict:              # JSON-ready
-    "What makes two runs the same: a local file by its content, one elsewhere by what its file system knows of it (length, time, ETag), the model by the content of its files."
+    "What makes two runs the same: a local file's content, what the file system knows of one elsewhere (length, time, ETag), the content of the model's files."
     def content(address): fs, path = locate(address); return file_hash(path) if isinstance(fs, LocalFileSystem) else fs.ukey(path)
     if not (Path(folder)/"tagger.json").is_file(): raise BertNerError(f"no trained model in {folder}: `make repro` trains one")
     model = [f"{f.name} {file_hash(f)}" for f in sorted(Path(folder).iterdir()) if f.is_file()]
     return dict(version=bert_ner.__version__, input=[content(f) for f in files], model=hashlib.sha256("\n".join(model).encode()).hexdigest(), engine=engine, **asdict(layout))
 
+# %% ../nbs/08_bulk.ipynb #0041
 def records(
     folder: str,    # of the run
     format: str,    # "parquet" or "jsonl"
@@ -362,6 +370,7 @@ def records(
     out = [json.loads(data) for data in (fs.cat(written).values() if written else ())]
     return {r["name"]: r for r in out if sizes.get(f"part-{r['name']}.{format}", 0) == r["bytes"]}
 
+# %% ../nbs/08_bulk.ipynb #0042
 def manifest(
     folder: str,    # of a run
 ) -> dict | None:   # run, files, done (totals, None while it is not finished)
@@ -374,7 +383,7 @@ def write_manifest(folder: str, run: dict, files: list[str], done: dict | None =
     "Write what `manifest` reads."
     put(f"{folder}/{MANIFEST}", (json.dumps(dict(run=run, files=files, done=done), indent=2, ensure_ascii=False) + "\n").encode())
 
-# %% ../nbs/08_bulk.ipynb #0033
+# %% ../nbs/08_bulk.ipynb #0043
 def remove_run(
     folder: str,            # of a run
     what: str = "all",      # "all", "parts" (not the manifest and the refused rows), or "leftovers": temporary files of killed processes
@@ -386,6 +395,7 @@ def remove_run(
     def gone(n): return mine(n) and (what == "all" or (n.rsplit("/", 1)[-1][0] == "." if what == "leftovers" else n not in (MANIFEST, REFUSED)))
     for p in [p for p, n in names.items() if gone(n)]: fs.rm_file(p)
 
+# %% ../nbs/08_bulk.ipynb #0044
 def begin(
     folder: str,        # of the run
     run: dict,          # from `run_of`
@@ -401,7 +411,7 @@ def begin(
     if changed: raise BertNerError(f"{folder} was begun with another {' and another '.join(changed)}: give it what it was begun with, or start anew with --overwrite")
     return records(folder, run["format"])
 
-# %% ../nbs/08_bulk.ipynb #0035
+# %% ../nbs/08_bulk.ipynb #0046
 def _rows_in(address):  # a part's file
     fs, path = locate(address)
     with fs.open(path, "rb") as f: return pq.read_metadata(f).num_rows if path.endswith(".parquet") else sum(b.count(b"\n") for b in iter(lambda: f.read(2**20), b""))
@@ -429,7 +439,7 @@ def finish(
     done = dict(rows=sum(out), refused=sum(len(r["refused"]) for r in parts), parts=len(parts))
     return done
 
-# %% ../nbs/08_bulk.ipynb #0037
+# %% ../nbs/08_bulk.ipynb #0048
 def join(
     folder: str,      # of a finished run
     target: str,      # file to write
@@ -449,7 +459,7 @@ def join(
                 for table in each(pq.read_table): out.write_table(pa.concat_tables([schema.empty_table(), table.replace_schema_metadata()], promote_options="permissive"))
         except pa.ArrowException as e: raise BertNerError(f"the files do not make one table ({e}): the parts are in {folder}") from e
 
-# %% ../nbs/08_bulk.ipynb #0039
+# %% ../nbs/08_bulk.ipynb #0050
 def need_ray(
     address: str | None = None,   # host:port of a Ray cluster, or "auto": RAY_ADDRESS, else the one that runs on this machine; None: Ray here
     timeout: float = 15.,         # seconds
@@ -459,12 +469,14 @@ def need_ray(
     import grpc
     address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     if address in (None, "auto") or os.environ.get("RAY_USE_TLS") == "1": return
-    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit(): raise BertNerError(f"'{address}' is no address of a Ray cluster: give host:port, e.g. 10.0.0.1:6379, or auto")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit(): raise BertNerError(f"'{address}' is no address of a Ray cluster: give host:port, e.g. 10.0.0.1:6379, or auto")
     with grpc.insecure_channel(address) as channel:
         try: channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=timeout, wait_for_ready=True)
-        except grpc.RpcError as e:
-            if e.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE): raise BertNerError(f"no Ray cluster answers at {address}: is that its head, and does it run?") from None
+        except grpc.RpcError as e:         # another answer is an answer
+            if e.code().name in ("DEADLINE_EXCEEDED", "UNAVAILABLE"): raise BertNerError(f"no Ray cluster answers at {address}: is that its head, and does it run?") from None
 
+# %% ../nbs/08_bulk.ipynb #0051
 def _connect(ray, **where):        # Ray's C++ side writes to the process's standard error; what goes wrong is raised as well
     for name, value in dict(RAY_USAGE_STATS_ENABLED="0", RAY_BACKEND_LOG_LEVEL="fatal").items(): os.environ.setdefault(name, value)
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -494,6 +506,7 @@ def _alone(ray, alone):            # the switch by which Ray itself keeps to loo
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0" if alone else "1"
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = not alone
 
+# %% ../nbs/08_bulk.ipynb #0052
 @contextmanager
 def ray_session(
     address: str | None,   # of a cluster; None: Ray on this machine, until the block ends
@@ -509,6 +522,7 @@ def ray_session(
         try: yield ray
         finally: stop_ray(ray)
 
+# %% ../nbs/08_bulk.ipynb #0053
 def tag_with_ray(
     files: list[str],       # addresses
     layout: Layout,
@@ -524,12 +538,14 @@ def tag_with_ray(
         count = workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) // (gpus or 1)))
         model = partial(ray.get, ray.put({f.name: f.read_bytes() for f in Path(job["model"]).iterdir() if f.is_file()}))
         with _blocks_of_one_part():
-            parts = from_items([dict(file=i, address=a) for i, a in enumerate(files)]).flat_map(partial(_cut_for_ray, layout=layout, done=done), num_cpus=0, compute=TaskPoolStrategy(size=max(1, count // 4)))
+            items = from_items([dict(file=i, address=a) for i, a in enumerate(files)])
+            parts = items.flat_map(partial(_cut_for_ray, layout=layout, done=done), num_cpus=0, compute=TaskPoolStrategy(size=max(1, count // 4)))
             tagged = parts.map_batches(Annotator, batch_size=1, compute=ActorPoolStrategy(size=count), num_cpus=1, num_gpus=gpus, fn_constructor_kwargs=job | dict(model=model))
         try:
             for row in tagged.iter_rows(): yield json.loads(row["record"])
         except ray.exceptions.RayError as e: raise _cause(e) from e
 
+# %% ../nbs/08_bulk.ipynb #0054
 @contextmanager
 def _blocks_of_one_part():         # so that actors share even a single file
     from ray.data import DataContext
@@ -548,7 +564,7 @@ def _cause(e):     # the project's own error behind one of Ray's, else one that 
     while seen is not None and not isinstance(seen, BertNerError): seen = getattr(seen, "cause", None) or seen.__cause__
     return seen or BertNerError(f"Ray failed ({type(e).__name__}: {str(e).strip().splitlines()[0]}): the same command goes on")
 
-# %% ../nbs/08_bulk.ipynb #0042
+# %% ../nbs/08_bulk.ipynb #0057
 def tag_here(
     files: list[str],       # addresses
     layout: Layout,
@@ -564,22 +580,30 @@ def _one_file(target): return file_format(str(target)) in (("parquet", None), ("
 
 def _run_folder(target): return f"{target}.run" if _one_file(target) else str(target)
 
-class _Bar:
-    "Progress: the share of the input's bytes, the time left, the rows and their rate."
-    def __init__(self, files, done, shown):
-        from tqdm.auto import tqdm
-        self.read, self.rows, self.start = {}, 0, time.perf_counter()
-        for r in done: self._further(r)
-        self.bar = tqdm(total=sum(fs.size(path) for fs, path in map(locate, files)), initial=sum(self.read.values()), disable=not shown,
-            bar_format="{percentage:3.0f}% {bar} {elapsed} gone, {remaining} to go{postfix}")
+# %% ../nbs/08_bulk.ipynb #0058
+def _follow(new, files, done, shown):  # the share of the input's bytes, the time left, the rows and their rate
+    from tqdm.auto import tqdm
+    read, rows, start = {}, 0, time.perf_counter()
+    def further(r): file = r["name"][:5]; before = read.get(file, 0); read[file] = max(before, r["read"]); return read[file] - before
+    total = sum(fs.size(path) for fs, path in map(locate, files))
+    bar = tqdm(initial=sum(map(further, done)), total=total, disable=not shown, bar_format="{percentage:3.0f}% {bar} {elapsed} gone, {remaining} to go{postfix}")
+    with bar:
+        for record in new:
+            rows += record["rows"]
+            bar.set_postfix_str(f"{rows:,} rows, {rows / (time.perf_counter() - start):,.0f} a second", refresh=False)
+            bar.update(further(record))
 
-    def _further(self, r): file = r["name"][:5]; before = self.read.get(file, 0); self.read[file] = max(before, r["read"]); return self.read[file] - before
+def _check(source, target, layout, ending):
+    if layout.format not in ("parquet", "jsonl"): raise BertNerError(f"the format is parquet or jsonl, not '{layout.format}'")
+    if ending and ending != layout.format: raise BertNerError(f"{target} is to be {layout.format}: let its name end in .{layout.format}, or give a folder")
+    if layout.rows < 1 or layout.limit < 1: raise BertNerError("a part has at least one row, and a text at least one character")
+    (to, path) = locate(target)
+    for one in [source] if isinstance(source, (str, Path)) else source:
+        fs, inside = locate(one)
+        below = type(fs) is type(to) and f"{path}/".startswith(f"{inside.rstrip('/')}/")
+        if below: raise BertNerError(f"{target} lies in {one}: what is written would be read again, so choose a place outside")
 
-    def see(self, record):
-        self.rows += record["rows"]
-        self.bar.set_postfix_str(f"{self.rows:,} rows, {self.rows / (time.perf_counter() - self.start):,.0f} a second", refresh=False)
-        self.bar.update(self._further(record))
-
+# %% ../nbs/08_bulk.ipynb #0059
 def annotate(
     source,                       # a file, a folder, a glob, or a list of these: paths, or addresses of fsspec
     target: str,                  # folder to write; one file where it ends in .parquet or .jsonl
@@ -595,8 +619,7 @@ def annotate(
 ) -> dict:                        # rows, refused, parts; seconds and rate of this call
     "Write the rows of `source` with their entities to `target`, going on where an earlier call was killed. Raises `BertNerError` for a run begun otherwise."
     start, files, target = time.perf_counter(), source_files(source), str(target).rstrip("/")
-    ending = file_format(target)
-    single = _one_file(target)
+    ending, single = file_format(target), _one_file(target)
     layout = Layout(format=format or (ending[0] if single else "jsonl" if FORMATS[file_format(files[0])[0]] == "jsonl" else "parquet"), **layout)
     folder, model = _run_folder(target), Path(model or model_folder()).resolve()
     engine = best_engine(model) if engine == "auto" else engine
@@ -606,29 +629,17 @@ def annotate(
     done = begin(folder, run, files, overwrite)
     totals, (fs, path) = manifest(folder)["done"], locate(target)
     if not totals or (not fs.isfile(path) if single else len(done) < totals["parts"]):
-        bar = _Bar(files, done.values(), progress)
         job = dict(folder=folder, layout=layout, columns=first_columns(files, layout), model=model, engine=engine)
         if workers is None and address is None: new = tag_here(files, layout, frozenset(done), job | dict(streams=cores()))
         else: new = tag_with_ray(files, layout, frozenset(done), job | dict(threads=1), workers or 0, address, gpus)
-        for record in new: bar.see(record)
-        bar.bar.close()
+        _follow(new, files, done.values(), progress)
         totals = finish(folder, run, files)
         if single: join(folder, target, layout.format)
         write_manifest(folder, run, files, totals)
         remove_run(folder, "parts" if single else "leftovers")
-    seconds = time.perf_counter() - start
-    return totals | dict(seconds=round(seconds, 1))
+    return totals | dict(seconds=round(time.perf_counter() - start, 1))
 
-def _check(source, target, layout, ending):
-    if layout.format not in ("parquet", "jsonl"): raise BertNerError(f"the format is parquet or jsonl, not '{layout.format}'")
-    if ending and ending != layout.format: raise BertNerError(f"{target} is to be {layout.format}: let its name end in .{layout.format}, or give a folder")
-    if layout.rows < 1 or layout.limit < 1: raise BertNerError("a part has at least one row, and a text at least one character")
-    (to, path) = locate(target)
-    for one in [source] if isinstance(source, (str, Path)) else source:
-        fs, inside = locate(one)
-        if type(fs) is type(to) and f"{path}/".startswith(f"{inside.rstrip('/')}/"): raise BertNerError(f"{target} lies in {one}: what is written would be read again, so choose a place outside")
-
-# %% ../nbs/08_bulk.ipynb #0051
+# %% ../nbs/08_bulk.ipynb #0068
 def refused_file(
     target: str,   # of a run
 ) -> str:          # address
@@ -647,7 +658,8 @@ def stats(
     counts = Counter()
     for file in files:
         with fs.open(file, "rb") as f:
-            rows = (b.column(0).to_pylist() for b in pq.ParquetFile(f).iter_batches(columns=[column])) if known["run"]["format"] == "parquet" else ([json.loads(l)[column]] for l in f)
+            batches = pq.ParquetFile(f).iter_batches(columns=[column]) if known["run"]["format"] == "parquet" else None
+            rows = (b.column(0).to_pylist() for b in batches) if batches else ([json.loads(l)[column]] for l in f)
             counts.update((e["label"], e["text"]) for batch in rows for es in batch for e in es)
     labels = Counter()
     for (label, _), n in counts.items(): labels[label] += n

@@ -168,7 +168,7 @@ def infer_tensorrt(text: Text = None, file: File = None, model: Model = None, as
 
 # %% ../nbs/09_cli.ipynb #0021
 @app.command()
-def annotate(source: Annotated[str, typer.Argument(help="A file, folder or glob (in quotes) of .txt, .csv, .tsv, .jsonl or .parquet, .gz or .zst after it; a path or an address, e.g. s3://bucket/texts.")],
+def annotate(source: Annotated[str, typer.Argument(help="A file, folder or glob (in quotes) of .txt, .csv, .tsv, .jsonl or .parquet, packed or not; also s3://bucket/texts.")],
              target: Annotated[str, typer.Argument(help="Folder for the parts; one file where it ends in .parquet or .jsonl.")],
              text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
              column: Annotated[str, typer.Option(help="Name of the new column.")] = "entities",

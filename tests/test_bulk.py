@@ -26,10 +26,12 @@ from bert_ner.bulk import RECORDS, REFUSED, annotate, start_ray, stats, stop_ray
 from bert_ner.core import ROOT, BertNerError, read_json
 from bert_ner.infer import Tagger
 
-odd = st.sampled_from(["Mr. Bush met Paris in New York on Monday.", "", " ", "Paris", "\0", "🎉 Paris", "a\tb", 'a "quote', '"', ",", "x" * 300, "Paris " * 60, "İstanbul", "\u2028", "e\u0301", "\ufeff", "ends\r"])
+pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context")     # Ray's, about its own settings
+odd = st.sampled_from(["Mr. Bush met Paris in New York on Monday.", "", " ", "Paris", "\0", "🎉 Paris", "a\tb", 'a "quote', '"', ",",
+    "x" * 300, "Paris " * 60, "İstanbul", "\u2028", "e\u0301", "\ufeff", "ends\r"])
 texts = st.one_of(odd, st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
-faulty = st.sampled_from([b"", b"\xff\xfe Paris", b"not JSON", b'{"text": null}', b'{"text": 1}', b'{"id": 1}', b"[]", b'{"text": "\\ud800"}', b'{"text": "Paris", "entities": []}', b"1,2,3,4", b'"never closed', b"[" * 3000,
-    b"Paris " * 3000])
+faulty = st.sampled_from([b"", b"\xff\xfe Paris", b"not JSON", b'{"text": null}', b'{"text": 1}', b'{"id": 1}', b"[]", 
+    b'{"text": "\\ud800"}', b'{"text": "Paris", "entities": []}', b"1,2,3,4", b'"never closed', b"[" * 3000, b"Paris " * 3000])
 LIMIT = dict(limit=250, rows=3, progress=False)
 
 
@@ -70,10 +72,12 @@ def test_any_mix_of_rows_keeps_the_row_count(data, ending, format, mini_tagger_f
 
 
 def test_every_kind_of_bad_row_is_named_with_its_number(mini_tagger_folder, tmp_path):
-    lines = [b'{"text": "Paris"}', b'{"text": null}', b'{"text": 7}', b'{"a": 1}', b"nonsense", b"", b'{"text": "\xff"}', json.dumps(dict(text="x" * 251)).encode(), b'{"text": "York"}']
+    lines = [b'{"text": "Paris"}', b'{"text": null}', b'{"text": 7}', b'{"a": 1}', b"nonsense", b"",
+        b'{"text": "\xff"}', json.dumps(dict(text="x" * 251)).encode(), b'{"text": "York"}']
     done = run(tmp_path, "a.jsonl", b"\n".join(lines), mini_tagger_folder)
     assert (done["rows"], done["refused"]) == (2, 7)
-    assert [(int(n), why) for _, n, why in refused(tmp_path/"out")] == [(2, "null"), (3, "not text but int"), (4, "no 'text'"), (5, "not JSON"), (6, "empty line"), (7, "not valid UTF-8"), (8, "251 characters, more than 250")]
+    assert [(int(n), why) for _, n, why in refused(tmp_path/"out")] == [(2, "null"), (3, "not text but int"), (4, "no 'text'"),
+        (5, "not JSON"), (6, "empty line"), (7, "not valid UTF-8"), (8, "251 characters, more than 250")]
 
 
 def test_a_parquet_row_keeps_everything_it_had(mini_tagger_folder, tmp_path):
@@ -81,8 +85,10 @@ def test_a_parquet_row_keeps_everything_it_had(mini_tagger_folder, tmp_path):
     from datetime import datetime
     from decimal import Decimal
     broken = pa.StringArray.from_buffers(4, pa.array([0, 5, 6, 6, 11], pa.int32()).buffers()[1], pa.py_buffer(b"Paris\xffParis"))
-    table = pa.table(dict(text=broken, when=pa.array([datetime(2020, 1, i + 1) for i in range(4)], pa.timestamp("ns", "UTC")), price=pa.array([Decimal("1.10")] * 4), tags=pa.array([["a"], [], None, ["b", None]]),
-        kind=pa.array(["x", "y", "x", None]).dictionary_encode(), raw=pa.array([b"\0\xff"] * 4), deep=pa.array([dict(a=1, b=[dict(c="d")])] * 4), n=pa.array([2**63, 1, 2, 3], pa.uint64())))
+    when = pa.array([datetime(2020, 1, i + 1) for i in range(4)], pa.timestamp("ns", "UTC"))
+    table = pa.table(dict(text=broken, when=when, price=pa.array([Decimal("1.10")] * 4), tags=pa.array([["a"], [], None, ["b", None]]),
+        kind=pa.array(["x", "y", "x", None]).dictionary_encode(), raw=pa.array([b"\0\xff"] * 4),
+        deep=pa.array([dict(a=1, b=[dict(c="d")])] * 4), n=pa.array([2**63, 1, 2, 3], pa.uint64())))
     pq.write_table(table, tmp_path/"a.parquet")
     done = annotate(tmp_path/"a.parquet", tmp_path/"out", model=mini_tagger_folder, **LIMIT)
     assert (done["rows"], done["refused"]) == (3, 1) and refused(tmp_path/"out")[0][1:] == ["2", "not valid UTF-8"]
@@ -141,7 +147,8 @@ def killed(process, out, count):
     finally: process.send_signal(signal.SIGKILL); process.wait()
 
 
-def command(*args): return subprocess.Popen([sys.executable, "-c", "from bert_ner.cli import main; main()", "annotate", *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def command(*args):
+    return subprocess.Popen([sys.executable, "-c", "from bert_ner.cli import main; main()", "annotate", *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_killed_at_any_moment_the_same_command_goes_on(many, expected, mini_tagger_folder, tmp_path):
@@ -239,7 +246,8 @@ def test_a_killed_driver_takes_its_ray_along_and_its_run_goes_on(two_actors, man
 
 def test_an_error_in_an_actor_is_one_sentence(two_actors, many, mini_tagger_folder, tmp_path):
     (tmp_path/"a.csv").write_text("id,body\n1,Paris\n")
-    with pytest.raises(BertNerError, match="a.csv: no column 'text': there are id, body"): annotate(tmp_path/"a.csv", tmp_path/"out", model=mini_tagger_folder, workers=2, progress=False)
+    with pytest.raises(BertNerError, match="a.csv: no column 'text': there are id, body"):
+        annotate(tmp_path/"a.csv", tmp_path/"out", model=mini_tagger_folder, workers=2, progress=False)
 
 
 def test_an_unreachable_cluster_is_one_sentence(many, mini_tagger_folder, tmp_path):
@@ -255,17 +263,25 @@ def test_an_unreachable_cluster_is_one_sentence(many, mini_tagger_folder, tmp_pa
 def strict(required=(), **fields): return dict(type="object", properties=fields, required=list(required), additionalProperties=False)
 TEXT, WHOLE, YES, WORDS, ANY = dict(type="string"), dict(type="integer", minimum=0), dict(type="boolean"), dict(type="object", additionalProperties=dict(type="string")), {}
 QUANTITY = dict(type="object", additionalProperties=dict(type=["string", "integer"], pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$"))
-CONTAINER = strict(["name", "image"], name=dict(TEXT, pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), image=TEXT, env=dict(type="array"), resources=strict(requests=QUANTITY, limits=QUANTITY),
+CONTAINER = strict(["name", "image"], name=dict(TEXT, pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), image=TEXT, env=dict(type="array"),
+    resources=strict(requests=QUANTITY, limits=QUANTITY),
     envFrom=dict(type="array", items=strict(secretRef=strict(["name"], name=TEXT), configMapRef=strict(["name"], name=TEXT))))
-TEMPLATE = strict(["spec"], metadata=ANY, spec=strict(["containers"], containers=dict(type="array", items=CONTAINER, minItems=1), volumes=ANY, nodeSelector=WORDS, tolerations=ANY))
+TEMPLATE = strict(["spec"], metadata=ANY,
+    spec=strict(["containers"], containers=dict(type="array", items=CONTAINER, minItems=1), volumes=ANY, nodeSelector=WORDS, tolerations=ANY))
 GROUP = dict(serviceType=TEXT, headService=ANY, enableIngress=YES, rayStartParams=WORDS, template=TEMPLATE)
-WORKERS = dict(groupName=TEXT, replicas=WHOLE, minReplicas=WHOLE, maxReplicas=WHOLE, numOfHosts=WHOLE, rayStartParams=WORDS, template=TEMPLATE, scaleStrategy=ANY)
-CLUSTER = strict(["headGroupSpec"], headGroupSpec=strict(["rayStartParams", "template"], **GROUP), rayVersion=TEXT, enableInTreeAutoscaling=YES, autoscalerOptions=ANY, headServiceAnnotations=WORDS, suspend=YES,
+WORKERS = dict(groupName=TEXT, replicas=WHOLE, minReplicas=WHOLE, maxReplicas=WHOLE, numOfHosts=WHOLE, rayStartParams=WORDS, template=TEMPLATE,
+    scaleStrategy=ANY)
+CLUSTER = strict(["headGroupSpec"], headGroupSpec=strict(["rayStartParams", "template"], **GROUP), rayVersion=TEXT, enableInTreeAutoscaling=YES,
+    autoscalerOptions=ANY, headServiceAnnotations=WORDS, suspend=YES,
     workerGroupSpecs=dict(type="array", items=strict(["groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"], **WORKERS)))
-SPEC = strict(activeDeadlineSeconds=WHOLE, backoffLimit=WHOLE, rayClusterSpec=CLUSTER, submitterPodTemplate=TEMPLATE, metadata=WORDS, clusterSelector=WORDS, submitterConfig=strict(backoffLimit=WHOLE), managedBy=TEXT,
-    deletionStrategy=ANY, entrypoint=TEXT, runtimeEnvYAML=TEXT, jobId=TEXT, submissionMode=dict(enum=["K8sJobMode", "HTTPMode", "InteractiveMode"]), entrypointResources=TEXT, entrypointNumCpus=dict(type="number"),
+SPEC = strict(activeDeadlineSeconds=WHOLE, backoffLimit=WHOLE, rayClusterSpec=CLUSTER, submitterPodTemplate=TEMPLATE, metadata=WORDS, clusterSelector=WORDS,
+    submitterConfig=strict(backoffLimit=WHOLE), managedBy=TEXT,
+    deletionStrategy=ANY, entrypoint=TEXT, runtimeEnvYAML=TEXT, jobId=TEXT, submissionMode=dict(enum=["K8sJobMode", "HTTPMode", "InteractiveMode"]),
+    entrypointResources=TEXT, entrypointNumCpus=dict(type="number"),
     entrypointNumGpus=dict(type="number"), ttlSecondsAfterFinished=WHOLE, shutdownAfterJobFinishes=YES, suspend=YES)
-RAYJOB = strict(["apiVersion", "kind", "metadata", "spec"], apiVersion=dict(const="ray.io/v1"), kind=dict(const="RayJob"), metadata=strict(["name"], name=TEXT, namespace=TEXT, labels=WORDS), spec=SPEC)
+RAYJOB = strict(["apiVersion", "kind", "metadata", "spec"], apiVersion=dict(const="ray.io/v1"), kind=dict(const="RayJob"),
+    metadata=strict(["name"], name=TEXT, namespace=TEXT, labels=WORDS),
+    spec=SPEC)
 
 
 def test_the_kubernetes_job_has_the_fields_that_kuberay_knows():
