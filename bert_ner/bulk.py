@@ -74,7 +74,7 @@ class Layout:
     text: str = "text"         # column of the text
     column: str = "entities"   # new column
     format: str = "parquet"    # or "jsonl"
-    rows: int = 10_000         # a part, at most
+    rows: int = 5_000          # a part, at most
     limit: int = 1_000_000     # characters a text, at most
     size: int = 2**25          # characters a part, at most (and one row)
 

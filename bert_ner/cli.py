@@ -174,7 +174,7 @@ def annotate(source: Annotated[str, typer.Argument(help="A file, folder or glob 
              column: Annotated[str, typer.Option(help="Name of the new column.")] = "entities",
              format: Annotated[str, typer.Option(help="parquet or jsonl; by default as the target ends, else as the source.")] = "",
              model: Model = None, engine: Annotated[str, typer.Option(help="onnx, onnx-int8, openvino, torch or tensorrt; auto: the fastest that the model's folder has.")] = "auto",
-             rows: Annotated[int, typer.Option(help="Of a part.")] = 10_000, limit: Annotated[int, typer.Option(help="Characters of a text; a longer one is refused.")] = 1_000_000,
+             rows: Annotated[int, typer.Option(help="Of a part.")] = 5_000, limit: Annotated[int, typer.Option(help="Characters of a text; a longer one is refused.")] = 1_000_000,
              workers: Annotated[Optional[int], typer.Option(help="Tag with so many actors of Ray, of one core each; 0: as many as there is room for.")] = None,
              address: Annotated[Optional[str], typer.Option(help="Of a Ray cluster, host:port, or auto; without it Ray runs here.")] = None,
              gpus: Annotated[float, typer.Option(help="GPUs of each actor.")] = 0,

@@ -82,10 +82,10 @@ def bulk_table(
     "How fast texts are annotated in bulk, in one process and with Ray, and what a billion would take."
     try: d = figures.read(corpus, "bulk")
     except BertNerError: return ""
-    rows = "".join(f"| {way} | {v['rate']:,.0f} | {v['of_stream']:.2f} |\n" for way, v in d["speed"].items())
+    rows = "".join(f"| {way} | {v['rate']:,.0f} | {v['of_stream']:.2f} | {v.get('steady', v['rate']):,.0f} |\n" for way, v in d["speed"].items())
     memory, many, moved = d["repeated"]["rss_mb"], d["repeated"], d["billion"]
     ray = d["repeated_ray"] and f", {d['repeated_ray']['rate']:,.0f} a second with {d['repeated_ray']['actors']} actors of Ray, the same bytes"
-    return (f"| {d['sentences']:,} sentences, {d['hardware']['cores']} cores | sentences/s | of `Tagger.stream` |\n| --- | --- | --- |\n{rows}\n"
+    return (f"| {d['sentences']:,} sentences, {d['hardware']['cores']} cores | sentences/s | of `Tagger.stream` | without the start |\n| --- | --- | --- | --- |\n{rows}\n"
         f"A file of {many['rows']:,} rows: {many['rows'] / many['seconds']:,.0f} a second in one process, which holds {memory[4]:,.0f} MiB halfway and {memory[-1]:,.0f} at the end{ray or ''}. By arithmetic a billion "
         f"such sentences are {moved['core_hours']:,.0f} hours of one of these cores ({moved['hours_64_cores']:,.0f} on 64), {moved['gb_read']:,.0f} GB read and {moved['gb_written']:,.0f} GB written.\n")
 
