@@ -462,7 +462,7 @@ def join(
 # %% ../nbs/08_bulk.ipynb #0050
 def need_ray(
     address: str | None = None,   # host:port of a Ray cluster, or "auto": RAY_ADDRESS, else the one that runs on this machine; None: Ray here
-    timeout: float = 15.,         # seconds
+    timeout: float = 5.,          # seconds
 ) -> None:
     "Raises `BertNerError` where Ray is not installed, or nothing answers at `address` as the head of a cluster does."
     if find_spec("ray") is None: raise BertNerError("Ray is not installed: `pip install 'bert-ner[ray]'`")

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -147,8 +148,9 @@ def killed(process, out, count):
     finally: process.send_signal(signal.SIGKILL); process.wait()
 
 
-def command(*args):
-    return subprocess.Popen([sys.executable, "-c", "from bert_ner.cli import main; main()", "annotate", *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def command(*args, **env):
+    return subprocess.Popen([sys.executable, "-c", "from bert_ner.cli import main; main()", "annotate", *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | env)
 
 
 def test_killed_at_any_moment_the_same_command_goes_on(many, expected, mini_tagger_folder, tmp_path):
@@ -226,9 +228,15 @@ def test_an_actor_that_is_killed_loses_nothing(two_actors, many, expected, mini_
     assert 10 <= seen[0] < 61 and tree(out) == expected
 
 
-def test_a_killed_driver_takes_its_ray_along_and_its_run_goes_on(two_actors, many, expected, mini_tagger_folder, tmp_path):
+@pytest.fixture
+def short_tmp():
+    "A folder whose name is short enough for the sockets that Ray makes in it."
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as d: yield d
+
+
+def test_a_killed_driver_takes_its_ray_along_and_its_run_goes_on(two_actors, many, expected, mini_tagger_folder, tmp_path, short_tmp):
     out = tmp_path/"out"
-    driver = command(many, out, "--model", mini_tagger_folder, "--rows", 20, "--workers", 2)
+    driver = command(many, out, "--model", mini_tagger_folder, "--rows", 20, "--workers", 2, TMPDIR=short_tmp)
     processes = []
     def watch():
         while driver.poll() is None:
