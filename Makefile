@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
 TRITON := .venv-triton/made-from
 
-.PHONY: help setup repro test check lab demo docs readme bench pretrained lock clean
+.PHONY: help setup repro test check lab demo docs readme bench bulk pretrained lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -71,6 +71,10 @@ bench: repro ## every engine against its rivals on this machine (a few minutes, 
 	@echo "bench: installing the rivals"
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt pip install --quiet --no-compile --editable '.[bench]'
 	@dvc repro --single-item bench/dvc.yaml:bench
+
+bulk: repro ## very many texts, in one process and with Ray (a few minutes, wants an idle machine)
+	@echo "bulk: the corpus annotated every way"
+	@dvc repro --single-item bulk/dvc.yaml:bulk
 
 pretrained: setup ## train on the real corpus, put the int8 model into bert_ner/pretrained (hours)
 	@echo "pretrained: training on the Groningen Meaning Bank extract (dvc exp run -S data=gmb export)"

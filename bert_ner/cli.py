@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'Sets', 'Text', 'File', 'Json', 'Model', 'Backend', 'stage_parameters', 'run_notebook', 'run_stage',
            'dvc_command', 'dvc_run', 'stage', 'train', 'to_onnx', 'to_tensorrt', 'publish', 'read_texts',
-           'show_entities', 'infer', 'infer_tensorrt', 'repository', 'prepare_triton', 'setup_triton', 'serve',
-           'demo_local', 'demo_triton', 'main']
+           'show_entities', 'infer', 'infer_tensorrt', 'annotate', 'stats', 'repository', 'prepare_triton',
+           'setup_triton', 'serve', 'demo_local', 'demo_triton', 'main']
 
 # %% ../nbs/09_cli.ipynb #0003
 import json, os, subprocess, sys, tempfile
@@ -167,6 +167,34 @@ def infer_tensorrt(text: Text = None, file: File = None, model: Model = None, as
     show_entities(tagger.tag(read_texts(text, file)), as_json)
 
 # %% ../nbs/09_cli.ipynb #0021
+@app.command()
+def annotate(source: Annotated[str, typer.Argument(help="A file, folder or glob (in quotes) of .txt, .csv, .tsv, .jsonl or .parquet, packed or not; also s3://bucket/texts.")],
+             target: Annotated[str, typer.Argument(help="Folder for the parts; one file where it ends in .parquet or .jsonl.")],
+             text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+             column: Annotated[str, typer.Option(help="Name of the new column.")] = "entities",
+             format: Annotated[str, typer.Option(help="parquet or jsonl; by default as the target ends, else as the source.")] = "",
+             model: Model = None, engine: Annotated[str, typer.Option(help="onnx, onnx-int8, openvino, torch or tensorrt; auto: the fastest that the model's folder has.")] = "auto",
+             rows: Annotated[int, typer.Option(help="Of a part.")] = 5_000, limit: Annotated[int, typer.Option(help="Characters of a text; a longer one is refused.")] = 1_000_000,
+             workers: Annotated[Optional[int], typer.Option(help="Tag with so many actors of Ray, of one core each; 0: as many as there is room for.")] = None,
+             address: Annotated[Optional[str], typer.Option(help="Of a Ray cluster, host:port, or auto; without it Ray runs here.")] = None,
+             gpus: Annotated[float, typer.Option(help="GPUs of each actor.")] = 0,
+             overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is there and start anew.")] = False):
+    "Tag very many texts: the rows of SOURCE with their entities to TARGET. The same command goes on where it was stopped."
+    from bert_ner.bulk import annotate, refused_file
+    done = annotate(source, target, format, model, engine, workers, address, gpus, overwrite, sys.stderr.isatty(), text=text, column=column, rows=rows, limit=limit)
+    print(f"{done['rows']:,} rows in {target}" + (f", {done['refused']:,} refused: {refused_file(target)}" if done["refused"] else ""))
+
+@app.command()
+def stats(target: Annotated[str, typer.Argument(help="What annotate wrote.")], top: Annotated[int, typer.Option(help="Most frequent entities of each type.")] = 5,
+          column: Annotated[str, typer.Option(help="Of the entities.")] = "entities", as_json: Json = False):
+    "Count the entities of a finished run, by type, and name the most frequent."
+    from bert_ner.bulk import stats
+    found = stats(target, top, column)
+    if as_json: return print(json.dumps(found, ensure_ascii=False))
+    print(f"{found['rows']:,} rows, {found['refused']:,} refused, {found['entities']:,} entities")
+    for label, t in found["types"].items(): print(f"{label:<5} {t['count']:>12,}  " + ", ".join(f"{e} ({n:,})" for e, n in t["most"]))
+
+# %% ../nbs/09_cli.ipynb #0022
 Backend = Annotated[str, typer.Option(help="onnx or tensorrt (NVIDIA's container), or embedded (without Docker).")]
 
 def repository(
@@ -201,7 +229,7 @@ def serve(docker: Annotated[bool, typer.Option("--docker", help="Serve with NVID
     status = triton.serve_docker(repository(backend), gpu=backend == "tensorrt", ports=ports)
     if status: raise typer.Exit(status)
 
-# %% ../nbs/09_cli.ipynb #0022
+# %% ../nbs/09_cli.ipynb #0023
 @app.command("demo-local")
 def demo_local(port: int = 8866, model: Model = None, browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True):
     "Show the page that highlights entities, with the local model."
@@ -220,7 +248,7 @@ def demo_triton(port: int = 8866, url: Annotated[Optional[str], typer.Option(hel
         os.environ["BERT_NER_TRITON"] = url or server.urls["grpc"]
         serve_page(port, browser)
 
-# %% ../nbs/09_cli.ipynb #0024
+# %% ../nbs/09_cli.ipynb #0025
 def main():
     "The program `bert-ner`."
     try: app()

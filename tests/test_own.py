@@ -162,8 +162,8 @@ def test_every_stage_knows_the_parameters_of_an_own_corpus():
     from omegaconf import OmegaConf
     from bert_ner.cli import stage_parameters
     with initialize_config_dir(str(ROOT/"conf"), version_base=None): values = OmegaConf.to_container(compose("config", ["data=own"]), resolve=True)
-    for stage in (stages := "data baseline bert export bench tensorrt triton demo".split()):
+    for stage in (stages := "data baseline bert export bench bulk tensorrt triton demo".split()):
         notebook, = (ROOT/"nbs").glob(f"[0-9]*_{stage}.ipynb")
         given = stage_parameters(set(pm.inspect_notebook(str(notebook))), stage, values)
         assert given["seed"] == 42 and given.get("corpus", given.get("name")) == "own"
-    assert len(stages) == 8
+    assert len(stages) == 9
