@@ -316,7 +316,7 @@ def open_tagger(
 ) -> Tagger:
     "The tagger of `model`, wherever its files are."
     if engine in ("torch", "tensorrt"): import_module(f"bert_ner.{dict(torch='bert').get(engine, engine)}")    # makes the engine known
-    options = dict(threads=threads, streams=streams) if engine in ("onnx", "onnx-int8", "openvino") else {}
+    options = dict(threads=threads, streams=streams) if engine.startswith(("onnx", "openvino")) else {}
     if not isinstance(model, dict): return Tagger.load(model, engine, **options)
     with tempfile.TemporaryDirectory() as folder:
         for name, data in model.items(): (Path(folder)/name).write_bytes(data)

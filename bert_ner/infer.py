@@ -117,6 +117,7 @@ class OpenVinoEngine:
             self.model = compile_openvino(model, options)
         except Exception as e: raise BertNerError(f"{path} is not a model that OpenVINO reads ({type(e).__name__}): export it again") from e
         self.name, self.path, self.streams, self.idle = f"openvino {'int8' if int8 else precision}", path, max(1, streams), []
+        self.logits(*np.ones((3, 1, 2), np.int64))                # OpenVINO's first arrays, when made by two threads at once, wait for one another for ever
         if streams or threads or cores() == 1: self.bulk = self
 
     @cached_property
