@@ -405,7 +405,7 @@ def test_files(page):
 def test_engines_side_by_side(page):
     tag(page, TEXT, 5)
     before = marks(page)
-    assert options(page, "Engine") == ["ONNX Runtime", "ONNX Runtime, int8", "OpenVINO", "Bi-LSTM baseline", "Pretrained, int8", "Triton server"]
+    assert options(page, "Engine") == ["ONNX Runtime", "ONNX Runtime, int8", "OpenVINO", "OpenVINO, int8", "Bi-LSTM baseline", "Pretrained, int8", "Triton server"]
     page.get_by_label("Engine").select_option("ONNX Runtime")
     expect(status(page)).to_have_text(re.compile("^5 entities in .* ms by ONNX Runtime$"))
     page.get_by_label("Compare with").select_option("ONNX Runtime, int8")
