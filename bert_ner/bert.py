@@ -86,7 +86,7 @@ def features(
         rows.append(dict(input_ids=w.ids, token_type_ids=w.types, labels=y.tolist(), length=len(w.ids)))
     return Dataset.from_list(rows)
 
-# %% ../nbs/03_bert.ipynb #n6618
+# %% ../nbs/03_bert.ipynb #0016b
 def repeat_rare(
     part,                # of the corpus
     times: int,          # how often a sentence with a rare type is read
@@ -176,7 +176,7 @@ def length_sampler(
             return super().__iter__()
     return EpochSampler(batch, lengths=lengths)
 
-# %% ../nbs/03_bert.ipynb #n8735
+# %% ../nbs/03_bert.ipynb #0027e
 def word_loss(
     smoothing: float,  # share of a label that is spread over all tags
     r_drop: float,     # weight of the symmetric Kullback-Leibler divergence between two passes, a word's mean
@@ -217,7 +217,7 @@ def make_trainer(
     return GroupedTrainer(model, arguments, train_dataset=train, eval_dataset=validation, compute_metrics=validation_scores(tags),
         data_collator=DataCollatorForTokenClassification(tokenizer), compute_loss_func=word_loss(arguments.label_smoothing_factor, r_drop))
 
-# %% ../nbs/03_bert.ipynb #n6933
+# %% ../nbs/03_bert.ipynb #0028b
 class ByteDropout(torch.nn.Dropout):
     "Dropout that takes one random byte an element, so that `p` is rounded to 256ths."
     def forward(self, x):
@@ -235,7 +235,7 @@ def byte_dropout(
             if type(child) is torch.nn.Dropout: setattr(m, name, ByteDropout(child.p))
     return model
 
-# %% ../nbs/03_bert.ipynb #n7135
+# %% ../nbs/03_bert.ipynb #0028d
 def keep_memory() -> bool:  # False where the C library has no such settings
     "Let glibc keep what is freed for the next allocation, whatever its size (mallopt(3)): M_MMAP_MAX 0, and M_TRIM_THRESHOLD as high as it goes."
     libc = ctypes.CDLL(None)
