@@ -294,7 +294,7 @@ def test_mixed_lengths_for_a_while(tmp_path):
     words = [w for row in sample_rows(42, 3000) for w in row[0]]
     rng = random.Random(42)
     texts = [" ".join(words[i:i + n]) for n in [5, 2000, *(round(5 * 400 ** rng.random()) for _ in range(62))] for i in [rng.randrange(len(words) - n)]]
-    tagger = Tagger.pretrained()
+    tagger = Tagger.load(pretrained_folder(), "onnx-int8")
     want = tagger.tag_batch(texts)
     folder = prepare(tmp_path/"models", model=pretrained_folder(), engine="onnx-int8")
     seconds = float(os.environ.get("BERT_NER_SOAK", 120))
