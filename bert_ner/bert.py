@@ -321,9 +321,11 @@ def fold_temperature(
     packer: Packer,  # words to windows
     part,            # of the corpus, to fit on
 ) -> float:          # the temperature
-    "Divide the logits of `model` by the temperature that fits `part` best (Guo et al. 2017), by scaling its classifier."
-    logps = word_logps(TorchEngine(model, bf16_ready()), packer, list(part["words"]))
-    t = fit_temperature(logps, [np.array(y) for y in part["tags"]])
+    "Divide the logits of `model` by the temperature that fits the entities' words of `part` best (Guo et al. 2017), by scaling its classifier."
+    logps, gold = word_logps(TorchEngine(model, bf16_ready()), packer, list(part["words"])), [np.array(y) for y in part["tags"]]
+    outside = part.features["tags"].feature.names.index("O")
+    keep = [(y != outside) | (x.argmax(-1) != outside) for x, y in zip(logps, gold)]
+    t = fit_temperature([x[k] for x, k in zip(logps, keep)], [y[k] for y, k in zip(gold, keep)])
     with torch.no_grad():
         for p in model.classifier.parameters(): p /= t
     return t
@@ -422,14 +424,15 @@ def failure_text(
     nproc: int,  # processes
     log: Path,   # with their output
 ) -> str:        # one sentence
-    "Why a training in several processes ended: the kill, not what the others then said of a lost connection; else the first error."
+    "Why a training in several processes ended: what the project refused; else a kill, not what the others then said of a lost connection; else the first error."
     again = f"run the same command again, it goes on from its last checkpoint ({log} has what was said)"
     if not file.exists(): return f"the {nproc} training processes were ended from outside: {again}"
     found = read_json(file)
+    for f in found:                                                     # the others were then ended by torchrun, with signal 15
+        if f["message"].startswith("BertNerError: "): return f["message"].removeprefix("BertNerError: ")
     for f in found:
         if f["exit"] < 0: return f"training process {f['rank'] + 1} of {nproc} was killed (signal {-f['exit']}; 9 may mean that memory ran out): {again}"
     rank, said = found[0]["rank"], found[0]["message"]
-    if said.startswith("BertNerError: "): return said.removeprefix("BertNerError: ")
     return f"training process {rank + 1} of {nproc} failed with {said.splitlines()[0]} ({log} has the whole of it)"
 
 # %% ../nbs/03_bert.ipynb #0041e

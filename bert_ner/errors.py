@@ -113,6 +113,7 @@ def fit_temperature(
 ) -> float:                   # above 1: the tagger was too sure
     "The temperature with the least cross entropy on `gold` (Guo et al. 2017), by golden-section search between 0.25 and 4."
     x, y = np.concatenate(logps), np.concatenate(gold)
+    if not len(y): return 1.
     def loss(log_t): return -log_softmax(x / np.exp(log_t))[np.arange(len(y)), y].mean()
     a, b, r = np.log(.25), np.log(4), (np.sqrt(5) - 1) / 2
     while b - a > 1e-3:
