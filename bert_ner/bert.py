@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['find_checkpoint', 'load_base', 'make_packer', 'features', 'repeat_rare', 'bf16_ready', 'TorchEngine',
-           'validation_scores', 'trackers', 'length_sampler', 'word_loss', 'make_trainer', 'ByteDropout',
+           'validation_scores', 'trackers', 'length_sampler', 'word_loss', 'layer_rates', 'make_trainer', 'ByteDropout',
            'byte_dropout', 'keep_memory', 'last_checkpoint', 'matmul_peak', 'training_flops', 'step_clock',
            'speed_report', 'batch_share', 'together', 'fold_temperature', 'fine_tune', 'die_with', 'work', 'launch',
            'failure_text', 'fine_tune_in']
 
 # %% ../nbs/03_bert.ipynb #0003
-import ctypes, os, pickle, shutil, signal, subprocess, sys, tempfile, time
+import ctypes, os, pickle, re, shutil, signal, subprocess, sys, tempfile, time
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -191,6 +191,23 @@ def word_loss(
         return cost + r_drop * (kl(p, q, log_target=True, reduction="sum") + kl(q, p, log_target=True, reduction="sum")) / num_items_in_batch
     return loss
 
+# %% ../nbs/03_bert.ipynb #0027g
+def layer_rates(
+    optimizer,     # torch.optim.Optimizer of `model`, changed in place; before a schedule reads its rates
+    model,         # a transformers BERT with a head
+    decay: float,  # share of the rate of the layer above; 1: all the same
+) -> None:
+    "Let learning rates fall from the head (whole) over each layer to the embeddings (`decay` to the power of layers + 1; Sun et al. 2019, Howard & Ruder 2018)."
+    names, layers, groups = {p: name for name, p in model.named_parameters()}, model.config.num_hidden_layers, []
+    def depth(p):
+        layer = re.search(r"\.layer\.(\d+)\.", names[p])
+        return layers - int(layer[1]) if layer else layers + 1 if "embeddings" in names[p] else 0
+    for g in optimizer.param_groups:
+        at = {}
+        for p in g["params"]: at.setdefault(depth(p), []).append(p)
+        groups += [{**g, "params": at[d], "lr": g["lr"] * decay**d} for d in sorted(at)]
+    optimizer.param_groups = groups
+
 # %% ../nbs/03_bert.ipynb #0028
 def make_trainer(
     model, tokenizer,          # from `load_base`
@@ -198,6 +215,7 @@ def make_trainer(
     tags: list[str],           # the tag set
     folder: Path,              # for checkpoints
     r_drop: float = 0.,        # see `word_loss`; every window is read twice where it is not 0
+    layer_decay: float = 1.,   # see `layer_rates`
     **args,                    # of transformers.TrainingArguments
 ):                             # transformers.Trainer
     "A `Trainer` for token classification: length-grouped batches, dynamic padding, the mean loss over the words of all processes, bf16 where the hardware has it."
@@ -209,6 +227,9 @@ def make_trainer(
         def training_step(self, model, inputs, num_items_in_batch=None):
             if not r_drop: return super().training_step(model, inputs, num_items_in_batch)
             return super().training_step(model, {k: torch.cat([v, v]) for k, v in inputs.items()}, 2 * num_items_in_batch)
+        def create_optimizer(self, model=None):
+            if self.optimizer is None: layer_rates(super().create_optimizer(model), self.model, layer_decay)
+            return self.optimizer
     options = dict(output_dir=str(folder), train_sampling_strategy="group_by_length", per_device_eval_batch_size=32, lr_scheduler_type="linear",
         optim="adamw_torch_fused", bf16=bf16_ready(), use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=torch.cuda.is_available(),
         eval_strategy="steps", save_strategy="steps", save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="f1")
@@ -341,12 +362,13 @@ def fine_tune(
     limit: int = 0,                  # training sentences, 0: all
     rare_times: int = 1,             # how often a sentence with a rare type is read in an epoch, see `repeat_rare`
     r_drop: float = 0.,              # weight of the difference between two dropout passes, see `word_loss`
+    layer_decay: float = 1.,         # learning rate of a layer, as a share of that of the layer above, see `layer_rates`
     evaluations: int = 1,            # per epoch
     report_to: list[str] = ("none",),  # from `trackers`
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
     "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints. Under torchrun the first process writes."
-    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, limit=limit, rare_times=rare_times, r_drop=r_drop,
+    run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, limit=limit, rare_times=rare_times, r_drop=r_drop, layer_decay=layer_decay,
         evaluations=evaluations, data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
     if done := finished(folder, run): return done
     world, batch = together(), args["per_device_train_batch_size"]
@@ -362,7 +384,7 @@ def fine_tune(
     part = repeat_rare(ds["train"].select(range(limit or len(ds["train"]))), rare_times)
     train, valid = (features(packer, list(p["words"]), list(p["tags"])) for p in (part, ds["validation"]))
     every = max(1, -(-len(train) // batch) // evaluations)  # steps
-    trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, r_drop, eval_steps=every, save_steps=every, report_to=list(report_to), **args)
+    trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, r_drop, layer_decay, eval_steps=every, save_steps=every, report_to=list(report_to), **args)
     trainer.add_callback(clock)
     seed_everything(args["seed"] + world.process_index)         # each process its own dropout
     began = time.monotonic()
