@@ -191,7 +191,7 @@ def word_loss(
         return cost + r_drop * (kl(p, q, log_target=True, reduction="sum") + kl(q, p, log_target=True, reduction="sum")) / num_items_in_batch
     return loss
 
-# %% ../nbs/03_bert.ipynb #0027g
+# %% ../nbs/03_bert.ipynb #0027q
 def layer_rates(
     optimizer,     # torch.optim.Optimizer of `model`, changed in place; before a schedule reads its rates
     model,         # a transformers BERT with a head
