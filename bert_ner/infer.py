@@ -31,11 +31,13 @@ class OnnxEngine:
         if not path.is_file(): raise BertNerError(f"{path} is missing: run `make repro`, or `bert-ner to-onnx`")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or (max(1, cores() // streams) if streams else 0)
+        options.enable_mem_pattern = False                        # it would keep a plan for each shape of a batch
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers()]
         try: self.session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as e: raise BertNerError(f"{path} is not a model that ONNX Runtime reads ({type(e).__name__}): export it again") from e
         self.names, self.name, self.path, self.streams = [i.name for i in self.session.get_inputs()], path.name, path, max(1, streams)
+        self.budget = 1024 if len(providers) == 1 else 2048       # on a processor larger batches are no faster, and take more memory
         if streams or threads or len(providers) > 1 or cores() == 1: self.bulk = self
 
     @cached_property
@@ -100,11 +102,13 @@ def compile_openvino(
 # %% ../nbs/00e_infer.ipynb #0016
 class OpenVinoEngine:
     "Logits by OpenVINO on the processor from the file `path`: int8 products and fp32 where the file is int8, else bf16 where the processor has it."
-    waste = 2**30   # any padding in a batch, where there are many: so that shapes come again
+    shaped = True   # it prepares kernels for each shape of a batch: shapes should come again
+    budget = 1024   # padded tokens a batch: larger ones are no faster, and take more memory
     def __init__(self,
         path: Path,           # model.onnx, model.int8.onnx, or an OpenVINO .xml
         threads: int = 0,     # of all streams together, 0: the cores
         streams: int = 0,     # batches at once; 0: one, and many batches go to `bulk`
+        model=None,           # openvino.Model, where the file was read before: the weights are then held once
     ):
         if find_spec("openvino") is None: raise BertNerError("OpenVINO is not installed: `pip install openvino`, or another engine")
         import onnx, openvino
@@ -113,8 +117,8 @@ class OpenVinoEngine:
         precision = "bf16" if processor_bf16() and not int8 else "f32"
         options = dict(INFERENCE_NUM_THREADS=threads or cores(), NUM_STREAMS=max(1, streams), INFERENCE_PRECISION_HINT=precision)
         try:
-            model = openvino.Core().read_model(float_operators(onnx.load(path)).SerializeToString() if int8 else str(path))
-            self.model = compile_openvino(model, options)
+            self.read = model or openvino.Core().read_model(float_operators(onnx.load(path)).SerializeToString() if int8 else str(path))
+            self.model = compile_openvino(self.read, options)
         except Exception as e: raise BertNerError(f"{path} is not a model that OpenVINO reads ({type(e).__name__}): export it again") from e
         self.name, self.path, self.streams, self.idle = f"openvino {'int8' if int8 else precision}", path, max(1, streams), []
         self.logits(*np.ones((3, 1, 2), np.int64))                # OpenVINO's first arrays, when made by two threads at once, wait for one another for ever
@@ -123,7 +127,7 @@ class OpenVinoEngine:
     @cached_property
     def bulk(self) -> "OpenVinoEngine":
         "The same model for many batches: a stream of one thread for each core, opened when first asked for."
-        return OpenVinoEngine(self.path, streams=cores())
+        return OpenVinoEngine(self.path, streams=cores(), model=self.read)
 
     def logits(self, input_ids, attention_mask, token_type_ids) -> np.ndarray:
         "float32 [batch, length, tags] from int64 arrays [batch, length]."
@@ -239,8 +243,8 @@ class Tagger:
         engine,               # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]
         packer: Packer,       # words to windows
         tags: list[str],      # the tag set, in the model's order
-        budget: int = 2048,   # padded tokens a batch
-    ): self.engine, self.packer, self.tags, self.budget = engine, packer, list(tags), budget
+        budget: int = 0,      # padded tokens a batch; 0: as many as the engine likes, or 2048
+    ): self.engine, self.packer, self.tags, self.budget = engine, packer, list(tags), budget or getattr(engine, "budget", 2048)
 
     @classmethod
     def load(cls, folder: Path | None = None, engine: str | None = "auto", **kw) -> "Tagger":
