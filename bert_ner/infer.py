@@ -115,7 +115,8 @@ class OpenVinoEngine:
         path, int8 = Path(path), str(path).endswith("int8.onnx")
         if not path.is_file(): raise BertNerError(f"{path} is missing: run `make repro`, or `bert-ner to-onnx`")
         precision = "bf16" if processor_bf16() and not int8 else "f32"
-        options = dict(INFERENCE_NUM_THREADS=threads or cores(), NUM_STREAMS=max(1, streams), INFERENCE_PRECISION_HINT=precision)
+        options = dict(INFERENCE_NUM_THREADS=threads or cores(), NUM_STREAMS=max(1, streams), INFERENCE_PRECISION_HINT=precision,
+                       ENABLE_CPU_PINNING=False)                   # every process would pin its first thread to the same core
         try:
             self.read = model or openvino.Core().read_model(float_operators(onnx.load(path)).SerializeToString() if int8 else str(path))
             self.model = compile_openvino(self.read, options)
