@@ -130,7 +130,7 @@ def merge_windows(
     counts = np.bincount([w.sentence for w in windows], [len(w.first) for w in windows], n)
     return np.split(rows, np.cumsum(counts[:-1]).astype(int))
 
-# %% ../nbs/00d_pieces.ipynb #0027
+# %% ../nbs/00d_pieces.ipynb #0026a
 def common_length(
     n: int,           # pieces of a window
     many: bool,       # one of very many: padding costs more than another shape does
@@ -140,6 +140,7 @@ def common_length(
     step = max(2, 2**((n - 1).bit_length() - 5)) if many else 8
     return max(n, min(-(-n // step) * step, max_length))
 
+# %% ../nbs/00d_pieces.ipynb #0027
 def word_logps(
     engine,                      # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]; .streams, .bulk, .shaped where it has them
     packer: Packer,              # words to windows
@@ -151,11 +152,12 @@ def word_logps(
     windows = packer.windows(sentences); lengths = [len(w.ids) for w in windows]
     shaped, many = getattr(engine, "shaped", False), sum(lengths) > 8 * budget           # shaped: a new shape costs time and memory
     if shaped: lengths = [common_length(n, many, packer.max_length) for n in lengths]
-    logits, batches = [None] * len(windows), token_batches(lengths, budget, 2**30 if shaped and many else None)
+    full = shaped and many                                                               # batches of as many rows as the budget holds
+    logits, batches = [None] * len(windows), token_batches(lengths, budget, budget if full else None)
     if len(batches) >= max(2, cores()): engine = getattr(engine, "bulk", engine)        # fewer are done sooner by all cores together
     def judge(batch):
         length = lengths[batch[0]]
-        return engine.logits(**collate([windows[i] for i in batch], packer.pad, budget // length if shaped and many else 0, length))
+        return engine.logits(**collate([windows[i] for i in batch], packer.pad, budget // length if full else 0, length))
     streams = min(getattr(engine, "streams", 1), len(batches))
     with ThreadPoolExecutor(streams or 1) as pool:
         done = (pool.map if streams > 1 else map)(judge, batches)
