@@ -128,7 +128,7 @@ def train_baseline(
         if best is None or log[-1]["f1"] > log[best]["f1"]: best, kept = epoch - 1, {k: v.clone() for k, v in model.state_dict().items()}
         elif epoch - 1 - best >= patience: break
     done = dict(run=run, log=log, f1=log[best]["f1"], minutes=round((time.monotonic() - began) / 60, 2))
-    with whole(folder) as tmp:
+    with whole(folder, "tagger.json") as tmp:
         save_tagger(tmp, packer.tokenizer, names, True, packer.max_length); save_file(kept, tmp/"model.safetensors")
         write_json(tmp/"config.json", model.config); write_json(tmp/"training.json", done)
     return done

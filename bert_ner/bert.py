@@ -393,7 +393,7 @@ def fine_tune(
         done = dict(run=run, log=trainer.state.log_history, f1=trainer.state.best_metric, minutes=round((time.monotonic() - began) / 60, 2),
             resumed=start is not None, speed=speed_report(clock, train["length"], batch, model.config, peak, 2 if r_drop else 1),
             temperature=fold_temperature(trainer.model, packer, ds["validation"]))
-        with whole(folder) as tmp:
+        with whole(folder, "tagger.json") as tmp:
             trainer.model.save_pretrained(tmp)
             save_tagger(tmp, packer.tokenizer, tags, case_channel, packer.max_length)
             write_json(tmp/"training.json", done)

@@ -255,7 +255,7 @@ def write_site(
     "Write the site, whole or not at all. Raises `BertNerError` where one of its links leads nowhere."
     folder, reports, chosen = Path(folder or ROOT/"_docs"), Path(reports or ROOT/"reports"), [p for p in notebooks() if only is None or p.stem in only]
     corpora = [c for c in ("sample", "gmb", *sorted(p.name for p in reports.glob("*/"))) if (reports/c).is_dir()]
-    with whole(folder) as tmp:
+    with whole(folder, "api.html") as tmp:
         tmp.mkdir()
         pages = {p: {**{c: f"{c}.{p.stem}.html" for c in dict.fromkeys(corpora) if (reports/c/p.name).is_file()}, "notebook": f"{p.stem}.html"} for p in chosen}
         for before, notebook, after in zip([None, *chosen], chosen, [*chosen[1:], None]):

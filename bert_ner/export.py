@@ -152,7 +152,7 @@ def export_model(
     torch_engine = TorchEngine.load(source, attention="eager"); config = torch_engine.model.config
     packer, tags = load_packer(source)
     reference = Tagger(torch_engine, packer, tags)
-    with whole(folder) as tmp:
+    with whole(folder, "tagger.json") as tmp:
         save_tagger(tmp, packer.tokenizer, tags, packer.case_channel, packer.max_length)
         to_onnx(torch_engine.model.cpu(), tmp/"model.plain.onnx")
         fuse(tmp/"model.plain.onnx", tmp/"model.onnx", config.num_hidden_layers, config.num_attention_heads, config.hidden_size)
@@ -207,7 +207,7 @@ def publish(
     "Copy the int8 tagger of `source` to `folder` with a model card of measured figures."
     from bert_ner import __version__
     from bert_ner.metrics import entity_scores
-    with whole(folder) as tmp:
+    with whole(folder, "tagger.json") as tmp:
         tmp.mkdir()
         for name in ("model.int8.onnx", "tokenizer.json", "tagger.json"): shutil.copyfile(Path(source)/name, tmp/name)
         tagger, figures = Tagger.load(tmp, "onnx-int8"), {}

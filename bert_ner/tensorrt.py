@@ -257,7 +257,7 @@ def export_engine(
     need_tensorrt(build=True)
     if not (Path(source)/"model.plain.onnx").is_file():
         raise BertNerError(f"{Path(source)/'model.plain.onnx'} is missing: run `bert-ner to-onnx` first")
-    with whole(folder) as tmp:
+    with whole(folder, "engine.json") as tmp:
         start = time.perf_counter()
         stamp = write_engine(source, tmp, samples, buckets, max_tokens)
         seconds = time.perf_counter() - start

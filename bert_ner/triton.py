@@ -304,7 +304,7 @@ def prepare(
         for name in models_of(flavour): write_model(Path(tmp)/name, name, (before or [0])[-1] + 1, flavour, model, encoder)
         if before: add_version(Path(tmp), folder, before)
         for name in models_of(flavour) if not before else ():
-            with whole(folder/name) as place: (Path(tmp)/name).rename(place)
+            with whole(folder/name, "config.pbtxt") as place: (Path(tmp)/name).rename(place)
     if flavour == "embedded" and (folder/"bert_ner_encoder").is_dir(): shutil.rmtree(folder/"bert_ner_encoder")   # another flavour's
     return folder
 
