@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ROOT', 'SEED', 'TYPES', 'TAGS', 'TYPE_NAMES', 'BertNerError', 'is_project', 'find_root', 'params', 'artefact',
            'types_of', 'seed_everything', 'split_of', 'whole', 'write_json', 'read_json', 'file_hash',
-           'detect_encoding', 'decode_text', 'cores', 'hardware', 'write_metrics', 'finished']
+           'detect_encoding', 'decode_text', 'check_text', 'check_texts', 'cores', 'hardware', 'write_metrics',
+           'finished']
 
 # %% ../nbs/00_core.ipynb #0003
 import codecs, errno, hashlib, json, os, random, shutil, sys, threading
@@ -183,6 +184,26 @@ def decode_text(
     try: return data.decode("utf-8-sig" if codec == "utf-8" else codec)
     except UnicodeDecodeError as e: raise BertNerError(f"{name} is not {codec.removesuffix('-sig').upper()} (byte 0x{data[e.start]:02x} at {e.start:,}): save it as UTF-8, or name its encoding") from None
     except (UnicodeError, ValueError) as e: raise BertNerError(f"{name} is not {codec.upper()} ({e}): save it as UTF-8, or name its encoding") from None
+
+# %% ../nbs/00_core.ipynb #0034e
+def check_text(
+    text: str,              # anything
+    name: str = "the text", # what a message calls it
+) -> str:                   # the same
+    "`text`, if it is one. Raises `BertNerError` where it is no string, or has half a character in it (a lone surrogate)."
+    if not isinstance(text, str): raise BertNerError(f"{name} is {type(text).__name__}, not a string" + (": decode it first" if isinstance(text, bytes) else ""))
+    try: text.encode()
+    except UnicodeEncodeError as e: raise BertNerError(f"{name} has half a character (a lone surrogate) at {e.start}: it is no valid Unicode, decode its source again") from None
+    return text
+
+def check_texts(
+    texts,          # any iterable of strings
+) -> list[str]:     # in their order
+    "The texts of any iterable. Raises `BertNerError` for a string alone, and naming the item that is no text."
+    if isinstance(texts, (str, bytes)): raise BertNerError("one string was given where many texts are due: put it in a list, or call `tag`")
+    try: items = iter(texts)
+    except TypeError: raise BertNerError(f"{type(texts).__name__} is no collection of texts: give a list of strings") from None
+    return [check_text(t, f"text {i}") for i, t in enumerate(items)]
 
 # %% ../nbs/00_core.ipynb #0036
 def cores() -> int:  # at least 1
