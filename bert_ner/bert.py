@@ -380,13 +380,13 @@ def fine_tune(
     with world.main_process_first(): start = last_checkpoint(checkpoints, run)
     model, tokenizer = load_base(checkpoint, tags, dropout)
     if not torch.cuda.is_available(): byte_dropout(model)
+    evaluations = max(evaluations, int(np.ceil(1 / args.get("num_train_epochs", 3))))       # half an epoch is judged at its end
     reads = model.config.max_position_embeddings
     if max_length > reads: raise BertNerError(f"bert.max_length is {max_length}: '{checkpoint}' reads {reads} pieces at most")
     packer = make_packer(tokenizer, case_channel, max_length)
     part = repeat_rare(ds["train"].select(range(min(limit or len(ds["train"]), len(ds["train"])))), rare_times)
     train, valid = (features(packer, list(p["words"]), list(p["tags"])) for p in (part, ds["validation"]))
-    steps = -(-len(train) // batch)                         # an epoch
-    every = max(1, min(steps // evaluations, int(args.get("num_train_epochs", 3) * steps)))
+    every = max(1, -(-len(train) // batch) // evaluations)  # steps
     trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, r_drop, layer_decay, eval_steps=every, save_steps=every, report_to=list(report_to), **args)
     trainer.add_callback(clock)
     seed_everything(args["seed"] + world.process_index)         # each process its own dropout
