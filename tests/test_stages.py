@@ -63,11 +63,8 @@ def test_a_stage_declares_what_params_yaml_and_the_table_have(stage):
 def test_a_stage_runs_its_marked_cells_and_no_test():
     kept = [c for c in code_cells(NOTEBOOKS["bert"]) if is_stage_cell(c)]
     assert not any("test_eq" in "".join(c["source"]) for c in kept) and sum("#| slow" in "".join(c["source"]) for c in kept) >= 10
-    for stage, notebook in NOTEBOOKS.items():
-        cells = json.loads(notebook.read_text())["cells"]
-        kept = stage_cells(cells)
-        assert kept[0] is not cells[0] and kept[0] == cells[0] or kept[0] is cells[0]      # the title stays
-        assert not any("### Edge" in "".join(c["source"]) for c in kept if c["cell_type"] == "markdown"), stage
+    text = "".join("".join(c["source"]) for c in stage_cells(json.loads(NOTEBOOKS["bert"].read_text())["cells"]) if c["cell_type"] == "markdown")
+    assert "# bert" in text and "## What goes wrong" in text and "### Edge: no such model" not in text
 
 
 # --- parameters
