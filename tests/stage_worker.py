@@ -36,7 +36,7 @@ def run(stage, changes):
 for line in sys.stdin:
     case = json.loads(line)
     with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("default")
+        warnings.simplefilter("default"); warnings.simplefilter("ignore", ResourceWarning)         # as Python has it
         try: run(case["stage"], case["changes"]); answer = dict(error=None)
         except Exception as e:
             import traceback
