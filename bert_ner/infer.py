@@ -414,9 +414,9 @@ class Tagger:
         size = [f"{about['sentences']:,} sentences"] if isinstance(about.get("sentences"), int) else []
         detail = ", ".join([*size, *([str(about["date"])] if about.get("date") else [])])
         if about.get("encoder"): facts.append(str(about["encoder"]))
-        if str(name).endswith("int8"): facts.append("int8")
+        if about.get("encoder") and str(name).endswith("int8"): facts.append("int8")
         if about.get("corpus"): facts.append(f"trained on {about['corpus']}" + (f" ({detail})" if detail else ""))
-        if not about and self.folder: facts.insert(0, self.folder.name)
+        if not about and self.folder: facts.append(f"{self.folder.parent.name}/{self.folder.name}")
         return ", ".join([*facts, name or "no engine"])
 
     def decode(self, logps: Sequence[NDArray[np.float32]]) -> list[WordTags]:

@@ -11,6 +11,7 @@ import re, unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Any
 from .core import *
 import numpy as np
 
@@ -166,7 +167,7 @@ class Entity:
     label: str    # type, e.g. "geo"
     text: str     # text[start:end]
     score: float  # mean probability of its words' tags, 0 to 1
-    def as_dict(self) -> dict:  # JSON-ready
+    def as_dict(self) -> dict[str, Any]:  # JSON-ready
         "The entity as a dict."
         return asdict(self)
 
