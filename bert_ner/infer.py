@@ -392,7 +392,7 @@ class Tagger:
         packer, tags = load_packer(path)
         name = best_engine(path, device) if engine == "auto" else engine
         if device is not None: options["device"] = device
-        tagger = cls(open_engine(name, path, **options) if name else None, packer, tags)
+        tagger = cls(None if name is None else open_engine(name, path, **options), packer, tags)
         tagger.about, tagger.folder, tagger._opened = model_about(path), path, (name, options)
         return tagger
 
@@ -425,6 +425,7 @@ class Tagger:
         return [WordTags([self.tags[t] for t in b], np.exp(x[np.arange(len(b)), b])) for b, x in zip(best, logps)]
 
     def _tag_words(self, sentences, progress):
+        if self.engine is None: raise BertNerError("this tagger was loaded without an engine: set `tagger.engine`, or load it with one")
         unlike = {}
         where = [unlike.setdefault(tuple(s), len(unlike)) for s in sentences]
         found = self.decode(word_logps(self.engine, self.packer, list(unlike), self.budget, progress))

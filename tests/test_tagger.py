@@ -333,6 +333,11 @@ def test_a_wrong_keyword_names_the_right_ones(load, wrong):
     assert "Engine" not in str(e.value) and "__init__" not in str(e.value)
 
 
+def test_a_tagger_without_an_engine_says_so(mini_tagger_folder):
+    with pytest.raises(BertNerError, match="without an engine"): Tagger.load(mini_tagger_folder, None).tag("in Paris")
+    with pytest.raises(BertNerError, match="no engine ''"): Tagger.load(mini_tagger_folder, "")
+
+
 def test_pretrained_takes_no_folder():
     with pytest.raises(BertNerError, match=r"Tagger.load\(folder\)"): Tagger.pretrained(folder="x")
 
