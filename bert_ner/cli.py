@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File', 'Encoding', 'Json', 'Model', 'Verbose', 'Port',
            'Browser', 'Backend', 'stage_parameters', 'run_notebook', 'run_stage', 'dvc_command', 'compose_params',
-           'setting_error', 'say', 'flat', 'backup_params', 'restore_params', 'read_results', 'restore_results',
-           'run_to_end', 'in_foreground', 'dvc_run', 'Verb', 'Verbs', 'show_version', 'program', 'one_of', 'parse_port',
-           'parse_url', 'stage', 'train', 'to_onnx', 'to_tensorrt', 'publish', 'read_texts', 'read_input', 'print_json',
-           'show_entities', 'load_tagger', 'describe_server', 'tag_and_show', 'infer', 'infer_tensorrt', 'annotate',
-           'stats', 'repository', 'prepare_triton', 'setup_triton', 'serving_port', 'serve', 'check_port', 'demo_local',
-           'demo_triton', 'main', 'run_app']
+           'setting_error', 'say', 'flat', 'backup_params', 'restore_params', 'read_results', 'read_outs',
+           'restore_results', 'run_to_end', 'in_foreground', 'dvc_run', 'Verb', 'Verbs', 'show_version', 'program',
+           'one_of', 'parse_port', 'parse_url', 'parse_folder', 'stage', 'train', 'to_onnx', 'to_tensorrt', 'publish',
+           'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server', 'tag_and_show',
+           'infer', 'infer_tensorrt', 'annotate', 'stats', 'repository', 'prepare_triton', 'setup_triton',
+           'serving_port', 'serve', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
 import difflib, json, os, re, signal, subprocess, sys, tempfile
@@ -157,19 +157,33 @@ def restore_params(
     if ours: file.write_bytes(before)
     else: say("params.yaml was edited during the run and is left as it is")
 
+# %% ../nbs/09_cli.ipynb #0014g
 def read_results() -> dict:  # path -> what the file holds
     "The small files that stages write into the working tree: figures, plots and DVC's locks."
     files = [*ROOT.glob("dvc.lock"), *ROOT.glob("*/dvc.lock"), *(p for d in ("metrics", "plots") for p in (ROOT/d).rglob("*"))]
     return {p: p.read_bytes() for p in files if p.is_file()}
 
+def read_outs() -> dict:  # path -> (inode, time), None where nothing is there
+    "Which file or folder stands for each output that DVC's locks name."
+    import yaml
+    def stamp(p): return (p.stat().st_ino, p.stat().st_mtime_ns) if p.exists() else None
+    paths = []
+    for file in (*ROOT.glob("dvc.lock"), *ROOT.glob("*/dvc.lock")):
+        try: paths += [file.parent/o["path"] for s in yaml.safe_load(file.read_bytes())["stages"].values() for o in s.get("outs", [])]
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError): pass          # DVC will say what is wrong with it
+    return {p: stamp(p) for p in paths}
+
 def restore_results(
-    before: dict,  # from `read_results`
+    results: dict,  # from `read_results`, before the run
+    outs: dict,     # from `read_outs`, before the run
 ):
-    "Write back those files of `before` that are gone or changed, and have DVC bring back the models that belong to them."
-    for path, data in before.items():
+    "Write back the small files that are gone or changed, and have DVC bring back from its cache what it removed."
+    for path, data in results.items():
         if path.is_file() and path.read_bytes() == data: continue
         path.parent.mkdir(parents=True, exist_ok=True); path.write_bytes(data)
-    subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True)
+    now = read_outs()
+    gone = [str(p) for p, stamp in outs.items() if stamp and now.get(p) != stamp and p not in results]
+    if gone: subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", *gone], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True)
 
 # %% ../nbs/09_cli.ipynb #0014e
 def run_to_end(
@@ -206,9 +220,9 @@ def dvc_run(
 ) -> None:
     "Run `stage` through DVC and end with its exit status where it fails; with `sets` everything is then as before. Raises `BertNerError` outside of a project."
     params()
-    if sets: composed = compose_params(sets); before, results = backup_params(composed), read_results()
+    if sets: composed = compose_params(sets); before, results, outs = backup_params(composed), read_results(), read_outs()
     status = run_to_end(dvc_command(stage, sets))
-    if status and sets: restore_params(before, composed); restore_results(results)
+    if status and sets: restore_params(before, composed); restore_results(results, outs)
     if status: raise typer.Exit(status)
 
 # %% ../nbs/09_cli.ipynb #0016
@@ -224,7 +238,9 @@ class Verb(TyperCommand):
             if arg in takes: options += [arg, *args[:1]]; args = args[1:]
             elif arg[:1] == "-" and arg != "-" and not OPTION.fullmatch(arg): texts.append(arg)
             else: options.append(arg)
-        try: return super().parse_args(ctx, [*options, "--", *texts, *args[1:]])
+        texts += args[1:]
+        if options and options[-1] in takes: texts = []              # it lacks its value, and must not take another's
+        try: return super().parse_args(ctx, [*options, *(["--", *texts] if texts else [])])
         except UsageError as e:
             if not any(p.metavar == "TEXT" for p in self.params): raise
             if "No such option" in e.message: e.message, e.possibilities = f"{e.format_message()}; a text that begins with a dash goes after --", None
@@ -253,7 +269,7 @@ def program(version: Annotated[bool, typer.Option("--version", "-V", callback=sh
     The exit status is 0 when a command succeeded, 1 when it could not do its work, and 2 when the command line is wrong."""
 
 # %% ../nbs/09_cli.ipynb #0016b
-ENGINE_NAMES = ("onnx", "onnx-int8", "openvino", "openvino-int8", "torch", "tensorrt", "triton")
+ENGINE_NAMES = ("onnx", "onnx-int8", "openvino", "openvino-int8", "torch", "tensorrt", "baseline", "triton")
 
 def one_of(
     *names: str,  # the choices
@@ -277,12 +293,17 @@ def parse_url(value: str) -> str:
     except typer.BadParameter: pass
     raise typer.BadParameter(f"'{value}' is not the address of a server: write host:port, as in localhost:8001")
 
+def parse_folder(value: str) -> Path:
+    "A path. Raises `typer.BadParameter` for an empty one, as an unset variable gives."
+    if value: return Path(value)
+    raise typer.BadParameter("the name of the folder is empty")
+
 Sets = Annotated[list[str], typer.Option("-S", "--set", metavar="KEY=VALUE", help="Change the configuration, as in -S data=gmb -S bert.epochs=1; may be repeated.")]
 Text = Annotated[Optional[str], typer.Argument(metavar="TEXT", help="The text to tag; without it, or with -, it is read from --file or from standard input.")]
 File = Annotated[Optional[str], typer.Option("--file", "-f", metavar="FILE", help="Tag the text in this file; - is standard input.")]
 Encoding = Annotated[str, typer.Option(metavar="NAME", help="Encoding of the file or of standard input, as in cp1252.  [default: by its byte order mark, else UTF-8]", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Model = Annotated[Optional[Path], typer.Option(metavar="FOLDER", help="Folder of the model.  [default: the model trained in this project, else the one that ships with bert-ner]")]
+Model = Annotated[Optional[Path], typer.Option(parser=parse_folder, metavar="FOLDER", help="Folder of the model.  [default: the model trained in this project on another corpus than the sample, else the one that ships with bert-ner]")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say on standard error which model answers.")]
 Port = Annotated[Optional[int], typer.Option(parser=parse_port, metavar="PORT", help="Port of the page on this machine.  [default: the first free one from 8866 on]")]
 Browser = Annotated[bool, typer.Option(help="Open the page in a browser.")]
@@ -384,10 +405,9 @@ def load_tagger(
         from bert_ner.triton import TritonTagger
         return TritonTagger(url or "localhost:8001", retries=0)
     if url: raise UsageError("--url goes with --engine triton only")
-    if engine == "torch": from bert_ner import bert; model = model or artefact("models", "bert")
-    if engine == "tensorrt":
-        from bert_ner.tensorrt import need_tensorrt                   # makes the engine known
-        need_tensorrt(); model = model or artefact("models", "tensorrt")
+    if engine == "tensorrt": from bert_ner.tensorrt import need_tensorrt; need_tensorrt()
+    trained = dict(torch="bert", tensorrt="tensorrt", baseline="baseline")        # what the project keeps apart from models/CORPUS/onnx
+    if engine in trained and not (model or os.environ.get("BERT_NER_MODEL")): model = artefact("models", trained[engine])
     from bert_ner.infer import Tagger
     return Tagger.load(model, engine)
 
@@ -407,8 +427,11 @@ def tag_and_show(
     verbose: bool,   # say which model answers
 ):
     "Tag `text` and print what was found."
-    if verbose: say(describe_server(tagger.url) if hasattr(tagger, "url") else tagger.description)
-    show_entities(tagger.tag(text), as_json)
+    try:
+        if verbose: say(describe_server(tagger.url) if hasattr(tagger, "url") else tagger.description)
+        found = tagger.tag(text)
+    except KeyboardInterrupt: os._exit(128 + signal.SIGINT)       # nothing is open; a client's threads would be waited for
+    show_entities(found, as_json)
 
 # %% ../nbs/09_cli.ipynb #0020a
 @app.command(cls=Verb)
@@ -454,7 +477,7 @@ def stats(target: Annotated[str, typer.Argument(help="What annotate wrote.")], t
     for label, t in found["types"].items(): print(f"{label:<5} {t['count']:>12,}  " + ", ".join(f"{e} ({n:,})" for e, n in t["most"]))
 
 # %% ../nbs/09_cli.ipynb #0022
-Backend = Annotated[str, typer.Option(parser=one_of("embedded", "python", "onnx", "tensorrt"), metavar="NAME", help="What runs the model: onnx or tensorrt in NVIDIA's container; embedded or python without Docker.")]
+Backend = Annotated[str, typer.Option(parser=one_of("embedded", "onnx", "tensorrt"), metavar="NAME", help="How the model is served: embedded, without Docker; onnx or tensorrt, in NVIDIA's container.")]
 
 def repository(
     backend: str,  # "embedded", "onnx" or "tensorrt"
