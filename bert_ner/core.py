@@ -189,6 +189,7 @@ def decode_text(
     except LookupError: raise BertNerError(f"there is no encoding '{encoding}': utf-8, utf-16 and cp1252 are usual") from None
     try: return data.decode("utf-8-sig" if codec == "utf-8" else codec)
     except UnicodeDecodeError as e: raise BertNerError(f"{name} is not {codec.removesuffix('-sig').upper()} (byte 0x{data[e.start]:02x} at {e.start:,}): save it as UTF-8, or name its encoding") from None
+    except LookupError: raise BertNerError(f"{codec} is not an encoding of text: utf-8, utf-16 and cp1252 are usual") from None
     except (UnicodeError, ValueError) as e: raise BertNerError(f"{name} is not {codec.upper()} ({e}): save it as UTF-8, or name its encoding") from None
 
 # %% ../nbs/00_core.ipynb #0034e
