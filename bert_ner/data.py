@@ -138,7 +138,7 @@ def split_row(
     if delimiter == "\t" or '"' not in line: return line.split(delimiter)
     try: return next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
     except csv.Error: pass
-    return [c[1:-1].replace('""', '"') if len(c) > 1 and c[0] == c[-1] == '"' else c for c in (c.strip(" ") for c in line.split(delimiter))]
+    return [c[1:-1].replace('""', '"').replace('\\"', '"') if len(c) > 1 and c[0] == c[-1] == '"' else c for c in (c.strip(" ") for c in line.split(delimiter))]
 
 def same_name(
     name: str,  # of a column
@@ -167,7 +167,7 @@ def csv_rows(
     if not header:
         given = [c.strip() for c in split_row(first.lstrip("\ufeff"), max(",;\t", key=first.count))]
         missing = [c for c in COLUMNS if c != "POS" and same_name(c) not in map(same_name, given)]
-        raise BertNerError(f"row {start}: missing column {', '.join(map(repr, missing))}: the header has {given}")
+        raise BertNerError(f"row {start}: missing column {', '.join(map(repr, missing))}: the header has {given}" + (", is the file CoNLL, with another ending than .csv?" if len(missing) > 2 else ""))
     twice = [c for c in COLUMNS if header.count(same_name(c)) > 1]
     if twice: raise BertNerError(f"row {start}: the column '{twice[0]}' is there twice")
     s, w, t = (header.index(same_name(c)) for c in ("Sentence #", "Word", "Tag"))
@@ -212,16 +212,20 @@ def conll_cells(
 def has_word_ids(
     rows: list[tuple[int, list[str]]],  # from `conll_cells`
 ) -> bool:
-    "Whether the first of three or more columns numbers the words of every sentence, from 0 or 1."
-    last, ids = None, 0
-    for _, cells in rows:
-        if cells and cells[0].startswith("#"): continue
-        if not cells: last = None; continue
-        if len(cells) < 3 or not WORD_ID.fullmatch(cells[0]): return False
-        if not cells[0].isdigit(): continue
-        if int(cells[0]) not in ((0, 1) if last is None else (last + 1,)): return False
-        last, ids = int(cells[0]), ids + 1
-    return ids > 1
+    "Whether the first of three or more columns numbers the words of every sentence, from 0 or 1. Raises `BertNerError` naming the row where the numbers break off."
+    rows = [(n, cells) for n, cells in rows if not cells or not cells[0].startswith("#")]
+    if not all(len(cells) > 2 and WORD_ID.fullmatch(cells[0]) for _, cells in rows if cells): return False
+    last, ids, conllu = None, 0, any(len(cells) == 10 for _, cells in rows)
+    for n, cells in rows:
+        if not cells: last = None
+        elif cells[0].isdigit():
+            follows = int(cells[0]) in ((0, 1) if last is None else (last + 1,))
+            if not follows and (conllu or ids > 1):
+                what = "opens a sentence" if last is None else f"follows {last}"
+                raise BertNerError(f"row {n}: word number {cells[0]} {what}: a sentence is numbered from 1, with a blank line before it")
+            if not follows: return False
+            last, ids = int(cells[0]), ids + 1
+    return ids > 1 or conllu
 
 # %% ../nbs/01_data.ipynb #0013b
 def conll_rows(
@@ -239,7 +243,7 @@ def conll_rows(
     for i, (n, cells) in enumerate(rows):
         if not cells: opens = True; continue
         if cells[0].startswith("#") and (ids or opens and not _hash_is_word(rows, i, width)): continue
-        if len(cells) < 2: raise BertNerError(f"row {n}: '{cells[0]}' stands alone: a word and its tag are due, a tab or space between them")
+        if len(cells) < 2: raise BertNerError(f"row {n}: {cells[0][:80]!r} stands alone: a word and its tag are due, a tab or space between them")
         if not fits(cells) and plain: raise BertNerError(f"row {n}: {len(cells)} columns where most rows have {width}: a word and its tag are due, and no space within a word")
         tag = cells[-1]
         if in_misc: tag = m[1].strip() if (m := MISC_TAG.search(tag)) else "O"

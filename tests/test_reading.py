@@ -33,7 +33,7 @@ def words(sentences): return [w for ws, _ in sentences for w in ws]
 # a quote is a word
 
 @pytest.mark.parametrize("cell, word", [('"', '"'), ('""""', '"'), ('"Hi', '"Hi'), ('Hi"', 'Hi"'), ('5"', '5"'), ('"5"" disk"', '5" disk'), ('"5" disk"', '5" disk'), ('"1,000"', "1,000"), ('","', ","),
-    ("''", "''"), ("``", "``"), (' "Hi"', "Hi"), ('"""Hi"""', '"Hi"'), ("“", "“"), ("'", "'"), ("\u00a0", "\u00a0"), ("\u200b", "\u200b"), ("None", "None"), ("NA", "NA"), ("null", "null"), ("nan", "nan"),
+    ('"\\""', '"'), ("''", "''"), ("``", "``"), (' "Hi"', "Hi"), ('"""Hi"""', '"Hi"'), ("“", "“"), ("'", "'"), ("\u00a0", "\u00a0"), ("\u200b", "\u200b"), ("None", "None"), ("NA", "NA"), ("null", "null"), ("nan", "nan"),
     ("#", "#"), (" Paris ", "Paris"), ("=1+1", "=1+1"), ("🙂", "🙂"), ("e\u0301", "e\u0301")])
 def test_a_word_of_a_csv_and_the_rows_after_it(read, cell, word):
     assert read(f"{HEAD}1,{cell},,O\n,Paris,,B-geo\n2,{cell},,O\n,Rome,,B-geo\n") == [([word, "Paris"], ["O", "B-geo"]), ([word, "Rome"], ["O", "B-geo"])]
@@ -91,7 +91,7 @@ def test_a_column_that_is_there_twice(read):
     "# newdoc\n#\n# a = O\n\nHi O\nRome B-geo\n", "Hi\t\tO\nRome\tB-geo\n", "Hi\t\t\tO\nRome\tNNP\t\tB-geo\n", "# text = O\nHi NN x O\nRome NN y B-geo\n", "Hi \tO\nRome\t B-geo\n", "Hi O\rRome B-geo\r",
     "1 Hi _ O\n2 Rome _ B-geo\n", "0\tHi\tO\n1\tRome\tB-geo\n", "# sent_id = 1\n1\tHi" + "\t_" * 7 + "\tO\n2\tRome" + "\t_" * 7 + "\tB-geo\n",
     "# text = HiRome O\n1-2\tHiRome" + "\t_" * 8 + "\n1\tHi" + "\t_" * 7 + "\tNER=O|SpaceAfter=No\n2\tRome" + "\t_" * 7 + "\tSpaceAfter=No|ner=B-geo\n2.1\tx" + "\t_" * 8 + "\n",
-    "1-2\tHiRome" + "\t_" * 7 + "\tO\n1\tHi" + "\t_" * 7 + "\tO\n2\tRome" + "\t_" * 7 + "\tB-geo\n"])
+    "1-2\tHiRome" + "\t_" * 7 + "\tO\n1\tHi" + "\t_" * 7 + "\tO\n2\tRome" + "\t_" * 7 + "\tB-geo\n", "Hi O\n\ufeffRome B-geo\n"])
 def test_what_people_mean_by_conll(read, text): assert read(text, "a.conll") == [(["Hi", "Rome"], ["O", "B-geo"])]
 
 
@@ -105,6 +105,7 @@ def test_words_that_are_white_space_or_numbers(read):
     assert read("\u00a0\tO\nRome\tB-geo\n\u3000\tO\n", "a.conll") == [(["\u00a0", "Rome", "\u3000"], ["O", "B-geo", "O"])]
     assert read("\u00a0 O\n", "a.conll") == [(["\u00a0"], ["O"])]
     assert read("1 CD O\n1 CD O\n", "a.conll") == [(["1", "1"], ["O", "O"])]
+    assert read("1\tHi" + "\t_" * 7 + "\tO\n", "a.conllu") == [(["Hi"], ["O"])]
     assert read("1 O\n2 O\n", "a.conll") == [(["1", "2"], ["O", "O"])]
     assert read('" O\n"" O\n', "a.conll") == [(['"', '""'], ["O", "O"])]
 
@@ -113,7 +114,8 @@ def test_words_that_are_white_space_or_numbers(read):
     ("Hi NN x O\nRome\tNN\tO\t\n", "row 2: 3 columns where most rows have 4"), ("Hi O\n# text = a O\n", "row 2: 5 columns"), ("Hi O\nRome B-\n", "row 2: 'B-' is no tag"), ("Hi\tO\n\tO\n", "row 2: empty word"),
     ("Hi O\nRo\0me O\n", "row 2: .* control character"), ("1\tHi" + "\t_" * 8 + "\n2\tRome" + "\t_" * 8 + "\n", "row 1: '_' is no tag: a CoNLL-U file has its tags in the last column, or there as NER="),
     ("1-2\tHiRome" + "\t_" * 7 + "\tB-geo\n1\tHi" + "\t_" * 7 + "\tO\n2\tRome" + "\t_" * 7 + "\tO\n", "row 1: tag 'B-geo' on 'HiRome', which is no word of its own"),
-    ("# a\n# b\n", "no rows"), ("", "no rows"), ("\ufeff", "no rows"), ("-DOCSTART- -X- O O\n", "no rows"), ("Hi B-x\nHo B-X\n", "row 2: the type 'X' is written 'x' in row 1"), ("Hi I-x\n", "row 1: .*scheme=iob1")])
+    ("1\tHi\t_\tO\n2\tHo\t_\tO\n1\tHi\t_\tO\n", "row 3: word number 1 follows 2: a sentence is numbered from 1, with a blank line before it"), ("1\tHi" + "\t_" * 7 + "\tO\n3\tHo" + "\t_" * 7 + "\tO\n", "row 2: word number 3 follows 1"),
+    ("1\tHi\t_\tO\n2\tHo\t_\tO\n\n3\tHi\t_\tO\n", "row 4: word number 3 opens a sentence"), ("\0\0", "row 1: .*x00.* stands alone"), ("# a\n# b\n", "no rows"), ("", "no rows"), ("\ufeff", "no rows"), ("-DOCSTART- -X- O O\n", "no rows"), ("Hi B-x\nHo B-X\n", "row 2: the type 'X' is written 'x' in row 1"), ("Hi I-x\n", "row 1: .*scheme=iob1")])
 def test_a_fault_of_conll_has_its_row(read, tmp_path, text, message):
     with pytest.raises(BertNerError, match=message) as e: read(text, "a.conll")
     assert str(tmp_path/"a.conll") in str(e.value) and "\n" not in str(e.value)
