@@ -62,7 +62,7 @@ def test_params_are_what_conf_composes():
     "`params.yaml` is the default of `conf/`, so plain `dvc repro` and `dvc exp run` start from the same place."
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
-    with initialize_config_dir(str(ROOT/"conf"), version_base=None): composed = OmegaConf.to_container(compose("config"))
+    with initialize_config_dir(str(ROOT/"conf"), version_base=None): composed = OmegaConf.to_container(compose("config"), resolve=True)      # as DVC writes it
     assert yaml.safe_load((ROOT/"params.yaml").read_text()) == composed
 
 
