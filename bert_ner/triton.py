@@ -15,8 +15,8 @@ __all__ = ['MOST', 'CHARS', 'QUEUE', 'WAIT', 'SHORT_CHARS', 'LONG_THREADS', 'IDS
            'AsyncTritonTagger', 'Elsewhere', 'differences']
 
 # %% ../nbs/06_triton.ipynb #0003
-import asyncio, fcntl, hashlib, http.client, json, math, os, platform, re, secrets, shlex, shutil, signal, socket, subprocess
-import sys, sysconfig, tempfile, threading, time
+import asyncio, fcntl, hashlib, http.client, inspect, json, math, os, platform, re, secrets, shlex, shutil, signal, socket, subprocess
+import sys, sysconfig, tempfile, threading, time, weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -557,7 +557,7 @@ def server_env(
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent):
         if stamp.is_file() and stamp.read_text() == made: return path
-        if path.is_dir() and any(path.iterdir()) and not (stamp.is_file() or unfinished.is_file()):
+        if path.is_file() or path.is_dir() and any(path.iterdir()) and not (stamp.is_file() or unfinished.is_file()):
             raise BertNerError(f"{path} is not an environment that `bert-ner setup-triton` made: move it away, or choose another place")
         print(f"making {path} for the Triton server (0.3 GB, about half a minute)", flush=True)
         if path.is_dir(): shutil.rmtree(path)
@@ -920,16 +920,24 @@ def sendable_texts(
     return texts
 
 def check_client(
-    url: str,           # host:port
-    timeout: float,     # seconds
-    most: int,          # texts a request
-    concurrency: int,   # requests under way at once
+    client: Any,            # the class of tritonclient that is opened
+    url: str,               # host:port
+    timeout: float,         # seconds
+    most: int,              # texts a request
+    concurrency: int,       # requests under way at once
+    retries: int,           # of a request
+    options: dict[str, Any],  # of `client`
 ) -> None:
     "Raises `BertNerError` for what no client can work with."
-    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", url): raise BertNerError(f"'{url}' is not the address of a server: write host:port, as in localhost:8001")
-    if not timeout > 0: raise BertNerError(f"timeout is {timeout}: give the seconds that a request may take")
-    if not 1 <= most <= MOST: raise BertNerError(f"most is {most}: a request holds 1 to {MOST} texts")
-    if concurrency < 1: raise BertNerError(f"concurrency is {concurrency}: at least one request must be under way")
+    address = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):([0-9]{1,5})", str(url))
+    if not address or int(address[2]) > 65535: raise BertNerError(f"'{url}' is not the address of a server: write host:port, as in localhost:8001")
+    if not isinstance(timeout, (int, float)) or not 0 < timeout < 1e8: raise BertNerError(f"timeout is {timeout!r}: give the seconds that a request may take")
+    for name, given, least, largest in (("most", most, 1, MOST), ("concurrency", concurrency, 1, 10_000), ("retries", retries, 0, 20)):
+        if type(given) is not int or not least <= given <= largest: raise BertNerError(f"{name} is {given!r}: give a number from {least} to {largest:,}")
+    for name in ("root_certificates", "private_key", "certificate_chain"):
+        if options.get(name) and not Path(options[name]).is_file(): raise BertNerError(f"{name} is '{options[name]}': there is no such file")
+    try: inspect.signature(client).bind(url, **options)
+    except TypeError as e: raise BertNerError(f"tritonclient's InferenceServerClient {e}: look at its documentation") from None
 
 def deadline(
     timeout: float,    # seconds that a request of `REQUEST_CHARS` may take
@@ -962,22 +970,26 @@ class TritonTagger:
         if protocol not in ("grpc", "http"): raise BertNerError(f"no protocol '{protocol}': there are grpc and http")
         self.url = url or ("localhost:8001" if protocol == "grpc" else "localhost:8000")
         self.protocol, self.timeout, self.most, self.retries = protocol, timeout, most, retries
-        check_client(self.url, timeout, most, concurrency)
         self.parameters, self.options = request_parameters(threshold, labels), options
         try: self.api: Any = __import__(f"tritonclient.{protocol}", fromlist=["*"])
         except ImportError as e: raise BertNerError("the client needs its package: pip install 'tritonclient[grpc,http]'") from e
-        self.own, self.links = threading.local(), []            # an HTTP connection of tritonclient belongs to the thread that opened it
-        def connect(): self.own.link = self._connect(timeout); self.links.append(self.own.link)
-        self.pool = ThreadPoolExecutor(concurrency, initializer=connect)
+        check_client(self.api.InferenceServerClient, self.url, timeout, most, concurrency, retries, options)
+        self.own, self.links, self.pool = threading.local(), [], ThreadPoolExecutor(concurrency)
 
     def _connect(self, timeout):
         limits = {} if self.protocol == "grpc" else dict(connection_timeout=timeout, network_timeout=timeout)
-        return self.api.InferenceServerClient(self.url, **limits, **self.options)
+        try: return self.api.InferenceServerClient(self.url, **{**limits, **self.options})
+        except (OSError, TypeError, ValueError) as e: raise BertNerError(f"the options {self.options} of the client do not work: {e}") from e
+
+    def _link(self):
+        "The connection of this thread: an HTTP connection of tritonclient belongs to the thread that opened it."
+        if not hasattr(self.own, "link"): self.own.link = self._connect(self.timeout); self.links.append(self.own.link)
+        return self.own.link
 
     def _infer(self, texts, timeout):
         given = dict(model_name="bert_ner", inputs=text_request(self.api, texts), parameters=self.parameters)
-        if self.protocol == "grpc": return self.own.link.infer(**given, client_timeout=timeout)
-        if timeout == self.timeout: return self.own.link.infer(**given)
+        if self.protocol == "grpc": return self._link().infer(**given, client_timeout=timeout)
+        if timeout == self.timeout: return self._link().infer(**given)
         with self._connect(timeout) as link: return link.infer(**given)      # over HTTP the connection has the limit
 
     def _ask(self, texts):
@@ -1018,7 +1030,7 @@ class TritonTagger:
 
 # %% ../nbs/06_triton.ipynb #0085
 class AsyncTritonTagger:
-    "`TritonTagger` for asyncio, over gRPC: `await tag(text)` from any number of tasks of one event loop; an async context manager."
+    "`TritonTagger` for asyncio, over gRPC: `await tag(text)` from any number of tasks, of any event loop; an async context manager."
     def __init__(self,
         url: str = "localhost:8001",  # host:port of gRPC
         timeout: float = 60,          # seconds that one request may take; a text of more than 65,536 characters gets more, in proportion
@@ -1029,21 +1041,28 @@ class AsyncTritonTagger:
         labels: str | Iterable[str] | None = (),  # types to find; a string is one, or several with commas between them; none: all
         **options: Any,               # of tritonclient's InferenceServerClient, e.g. ssl=True
     ) -> None:
-        check_client(url, timeout, most, concurrency)
-        self.parameters = request_parameters(threshold, labels)
+        self.parameters, self.options, self.concurrency = request_parameters(threshold, labels), options, concurrency
         try: import tritonclient.grpc.aio as api
         except ImportError as e: raise BertNerError("the client needs its package: pip install 'tritonclient[grpc]'") from e
+        check_client(api.InferenceServerClient, url, timeout, most, concurrency, retries, options)
         self.url, self.timeout, self.most, self.retries, self.api = url, timeout, most, retries, api
-        self.link: Any = api.InferenceServerClient(url, **options)
-        self.room = asyncio.Semaphore(concurrency)
+        self.links: Any = weakref.WeakKeyDictionary()          # event loop -> its connection, and the room for requests on it
+
+    def _link(self):
+        loop = asyncio.get_running_loop()
+        if loop not in self.links:
+            try: link = self.api.InferenceServerClient(self.url, **self.options)
+            except (OSError, TypeError, ValueError) as e: raise BertNerError(f"the options {self.options} of the client do not work: {e}") from e
+            self.links[loop] = link, asyncio.Semaphore(self.concurrency)
+        return self.links[loop]
 
     async def _ask(self, texts):
-        timeout = deadline(self.timeout, texts)
-        async with self.room:
+        timeout, (link, room) = deadline(self.timeout, texts), self._link()
+        async with room:
             for pause in pauses(self.retries):
                 try:
                     with server_faults(self.url, timeout):
-                        answer = await self.link.infer("bert_ner", text_request(self.api, texts), parameters=self.parameters, client_timeout=timeout)
+                        answer = await link.infer("bert_ner", text_request(self.api, texts), parameters=self.parameters, client_timeout=timeout)
                         return read_answer(answer.as_numpy("ENTITIES"), texts)
                 except Unavailable:
                     if pause is None: raise
@@ -1066,8 +1085,9 @@ class AsyncTritonTagger:
         return (await self.tag_batch([check_text(text)]))[0]
 
     async def close(self) -> None:
-        "Close the connection."
-        await self.link.close()
+        "Close the connection of this event loop."
+        link, _ = self.links.pop(asyncio.get_running_loop(), (None, None))
+        if link: await link.close()
 
     async def __aenter__(self) -> Self: return self
     async def __aexit__(self, *_: object) -> None: await self.close()

@@ -286,6 +286,19 @@ def test_async_clients(server, mini_tagger_folder):
     with pytest.raises(BertNerError, match="no Triton server answers"): asyncio.run(nobody())
 
 
+def test_an_async_client_in_one_event_loop_after_another(server):
+    client = AsyncTritonTagger(server.urls["grpc"])
+    for _ in range(3): assert asyncio.run(client.tag("in Paris"))[0].text == "Paris"
+
+
+@pytest.mark.parametrize("options,said", [(dict(nonsense=1), "unexpected keyword argument 'nonsense'"), (dict(ssl=True, root_certificates="/no/such.pem"), "root_certificates is ./no/such.pem.: there is no such file")])
+def test_options_that_tritonclient_does_not_take(options, said):
+    with pytest.raises(BertNerError, match=said), TritonTagger(**options) as client: client.tag("Paris")
+    async def ask():
+        async with AsyncTritonTagger(**options) as client: await client.tag("Paris")
+    with pytest.raises(BertNerError, match=said): asyncio.run(ask())
+
+
 def test_parameters_of_a_client(server):
     for protocol in APIS:
         with TritonTagger(server.urls[protocol], protocol, labels=["per"], threshold=.1) as client: assert [e.label for e in client.tag("Mr. Bush in Paris")] == ["per"]
