@@ -360,7 +360,7 @@ def fine_tune(
     case_channel: bool = False,      # token type 1 on capitalised words
     max_length: int = 512,           # pieces a window
     dropout: float | None = None,    # in the encoder; None: as it was pretrained
-    limit: int = 0,                  # training sentences, 0: all
+    limit: int = 0,                  # training sentences; 0, or more than there are: all
     rare_times: int = 1,             # how often a sentence with a rare type is read in an epoch, see `repeat_rare`
     r_drop: float = 0.,              # weight of the difference between two dropout passes, see `word_loss`
     layer_decay: float = 1.,         # learning rate of a layer, as a share of that of the layer above, see `layer_rates`
@@ -368,7 +368,7 @@ def fine_tune(
     report_to: list[str] = ("none",),  # from `trackers`
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
-    "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints. Under torchrun the first process writes."
+    "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints. Under torchrun the first process writes. Raises `BertNerError` where the encoder is missing, or reads less than `max_length`."
     run = dict(checkpoint=checkpoint, case_channel=case_channel, max_length=max_length, dropout=dropout, limit=limit, rare_times=rare_times, r_drop=r_drop, layer_decay=layer_decay,
         evaluations=evaluations, data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
     if done := finished(folder, run): return done
@@ -381,8 +381,11 @@ def fine_tune(
     with world.main_process_first(): start = last_checkpoint(checkpoints, run)
     model, tokenizer = load_base(checkpoint, tags, dropout)
     if not torch.cuda.is_available(): byte_dropout(model)
-    packer = make_packer(tokenizer, case_channel, min(max_length, model.config.max_position_embeddings))
-    part = repeat_rare(ds["train"].select(range(limit or len(ds["train"]))), rare_times)
+    evaluations = max(evaluations, int(np.ceil(1 / args.get("num_train_epochs", 3))))       # half an epoch is judged at its end
+    reads = model.config.max_position_embeddings
+    if max_length > reads: raise BertNerError(f"bert.max_length is {max_length}: '{checkpoint}' reads {reads} pieces at most")
+    packer = make_packer(tokenizer, case_channel, max_length)
+    part = repeat_rare(ds["train"].select(range(min(limit or len(ds["train"]), len(ds["train"])))), rare_times)
     train, valid = (features(packer, list(p["words"]), list(p["tags"])) for p in (part, ds["validation"]))
     every = max(1, -(-len(train) // batch) // evaluations)  # steps
     trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, r_drop, layer_decay, eval_steps=every, save_steps=every, report_to=list(report_to), **args)

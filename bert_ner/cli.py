@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File', 'Encoding', 'Json', 'Model', 'Verbose', 'Port',
-           'Browser', 'Backend', 'stage_parameters', 'run_notebook', 'run_stage', 'dvc_command', 'compose_params',
-           'setting_error', 'say', 'flat', 'backup_params', 'restore_params', 'read_results', 'read_outs',
-           'restore_results', 'run_to_end', 'in_foreground', 'dvc_run', 'Verb', 'Verbs', 'show_version', 'program',
-           'one_of', 'parse_port', 'parse_url', 'parse_folder', 'stage', 'train', 'to_onnx', 'to_tensorrt', 'publish',
-           'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server', 'tag_and_show',
-           'infer', 'infer_tensorrt', 'annotate', 'stats', 'repository', 'prepare_triton', 'setup_triton',
-           'serving_port', 'serve', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
+           'Browser', 'Backend', 'stage_parameters', 'is_stage_cell', 'stage_cells', 'stage_code', 'write_stage_code',
+           'run_notebook', 'run_stage', 'dvc_command', 'compose_params', 'setting_error', 'say', 'flat',
+           'backup_params', 'restore_params', 'read_results', 'read_outs', 'restore_results', 'run_to_end',
+           'in_foreground', 'dvc_run', 'Verb', 'Verbs', 'show_version', 'program', 'one_of', 'parse_port', 'parse_url',
+           'parse_folder', 'stage', 'stage_code_', 'train', 'to_onnx', 'to_tensorrt', 'publish', 'read_texts',
+           'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server', 'tag_and_show', 'infer',
+           'infer_tensorrt', 'annotate', 'stats', 'repository', 'prepare_triton', 'setup_triton', 'serving_port',
+           'serve', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
-import difflib, json, os, re, signal, subprocess, sys, tempfile
+import ast, difflib, json, os, re, signal, subprocess, sys, tempfile
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Optional
@@ -28,6 +29,7 @@ def stage_parameters(
     values: dict,        # all of params.yaml
 ) -> dict:               # what to inject
     "The parameters of a stage: its `block`, and `seed`, `corpus` and `track_*` where declared. Raises `BertNerError` for an unknown key."
+    declared = declared - {"p"}                      # the block itself, as the notebook has it
     if not declared: raise BertNerError(f"the notebook of '{block}' has no cell tagged 'parameters': its defaults would be used unseen")
     own = values.get(block) or {}
     unknown = sorted(set(own) - declared)
@@ -35,20 +37,76 @@ def stage_parameters(
     shared = dict(seed=values["seed"], corpus=values["data"]["name"], **{f"track_{k}": v for k, v in values.get("track", {}).items()})
     return {**{k: v for k, v in shared.items() if k in declared}, **own}
 
+# %% ../nbs/09_cli.ipynb #0007b
+def _only_defines(source):
+    try: body = ast.parse(source).body
+    except SyntaxError: return False                 # a magic command, say
+    definition = lambda s: isinstance(s, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or (
+        isinstance(s, ast.Assign) and all(isinstance(t, ast.Name) and t.id.isupper() for t in s.targets))
+    return bool(body) and all(map(definition, body))
+
+def is_stage_cell(
+    cell: dict,  # a code cell: source (a text, or lines), metadata
+) -> bool:
+    "Whether a stage run executes `cell`: tagged `parameters`; or marked `export`, `slow` or `gpu`; or it defines and does nothing else."
+    source = "".join(cell["source"])
+    directives = re.match(r"(\s*#\|[^\n]*\n?)*", source)[0]
+    return "parameters" in cell["metadata"].get("tags", []) or bool(re.search(r"#\|\s*(export|slow|gpu)\b", directives)) or _only_defines(source)
+
+def stage_cells(
+    cells: list[dict],  # of a notebook
+) -> list[dict]:        # those of a stage run
+    "The cells that a stage run executes, and the markdown but for that which only dropped code follows, up to the next markdown."
+    kept, follows = [], []                           # backwards: what follows a cell, up to the next markdown
+    for cell in reversed(cells):
+        if cell["cell_type"] == "code":
+            follows.append(is_stage_cell(cell))
+            if follows[-1]: kept.append(cell)
+        else:
+            if any(follows) or not follows: kept.append(cell)
+            follows = []
+    return kept[::-1]
+
+def stage_code(
+    notebook: Path,  # a stage's
+) -> str:            # Python
+    "What a stage run of `notebook` executes, without comments, layout and outputs: while it is the same, so is the stage."
+    def bare(source):
+        try: return ast.unparse(ast.parse(source))
+        except SyntaxError: return source
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join(bare("".join(c["source"])) for c in cells if c["cell_type"] == "code" and is_stage_cell(c)).strip() + "\n"
+
+def write_stage_code(
+    folder: Path | None = None,  # ROOT/.stages by default
+) -> Path:                       # the folder
+    "Write the `stage_code` of each stage's notebook, which `dvc.yaml` depends on; a file that would be the same is not touched, one whose notebook is gone is removed."
+    folder = folder or ROOT/".stages"
+    tagged = lambda f: any("parameters" in c["metadata"].get("tags", []) for c in json.loads(f.read_text(encoding="utf-8"))["cells"])
+    codes = {f"{f.stem}.py": stage_code(f) for f in sorted((ROOT/"nbs").glob("[0-9]*.ipynb")) if tagged(f)}
+    for f in folder.glob("*.py"):
+        if f.name not in codes: f.unlink()
+    for name, code in codes.items():
+        if not (folder/name).is_file() or (folder/name).read_text(encoding="utf-8") != code:
+            with whole(folder/name) as tmp: tmp.write_text(code, encoding="utf-8")
+    return folder
+
 # %% ../nbs/09_cli.ipynb #0008
 def run_notebook(
     notebook: Path,     # to execute
     target: Path,       # executed copy; its HTML stands beside it
     parameters: dict,   # to inject
 ) -> None:
-    "Execute `notebook`. Raises `BertNerError` with the failing cell's last word; the failed copy is kept as `*.failed.ipynb`."
-    import papermill as pm
+    "Execute the `stage_cells` of `notebook`. Raises `BertNerError` with the failing cell's last word; the failed copy is kept as `*.failed.ipynb`."
+    import nbformat, papermill as pm
     from nbconvert import HTMLExporter
     failed, html = target.with_suffix(".failed.ipynb"), target.with_suffix(".html")
     failed.unlink(missing_ok=True); target.parent.mkdir(parents=True, exist_ok=True)
+    nb = nbformat.read(notebook, as_version=4)
+    nb.cells = stage_cells(nb.cells)
     with tempfile.TemporaryDirectory(dir=target.parent) as d:
         out = Path(d)/target.name
-        try: pm.execute_notebook(str(notebook), str(out), parameters=parameters, kernel_name="python3",
+        try: pm.execute_notebook(nb, str(out), parameters=parameters, kernel_name="python3",
             cwd=str(ROOT), progress_bar=sys.stderr.isatty(), extra_arguments=["--IPKernelApp.log_level=40"])
         except pm.PapermillExecutionError as e:
             out.replace(failed)
@@ -58,15 +116,23 @@ def run_notebook(
 
 # %% ../nbs/09_cli.ipynb #0010
 def run_stage(
-    name: str,  # of a stage of dvc.yaml, e.g. "bert"
-) -> Path:      # the executed notebook
-    "Run the notebook of the stage `name` with its parameters of params.yaml. Raises `BertNerError` where there is no such notebook."
+    name: str,            # of a stage of dvc.yaml, e.g. "bert"
+    quick: bool = False,  # with the small values of conf/quick.yaml, under the corpus "quick"
+) -> Path:                # the executed notebook
+    "Run the notebook of the stage `name` with its parameters of params.yaml. Raises `BertNerError` where there is no such notebook, or a parameter cannot work."
     import papermill as pm
     found = sorted((ROOT/"nbs").glob(f"[0-9]*_{name}.ipynb"))
     if not found: raise BertNerError(f"no notebook for the stage '{name}' in {ROOT/'nbs'}")
-    values = params()
-    target = ROOT/"reports"/values["data"]["name"]/found[0].name
-    run_notebook(found[0], target, stage_parameters(set(pm.inspect_notebook(str(found[0]))), name, values))
+    p, before = stage_params(name, quick), os.environ.get("BERT_NER_QUICK")
+    if p["corpus"] == "quick" and os.environ.get("DVC_STAGE"): raise BertNerError("BERT_NER_QUICK is set, and a quick look is no stage of DVC: unset it, or run `bert-ner stage` by hand")
+    track = {k.removeprefix("track_"): v for k, v in p.items() if k.startswith("track_")}
+    own = {k: v for k, v in p.items() if k not in ("seed", "corpus") and not k.startswith("track_")}
+    target = ROOT/"reports"/p["corpus"]/found[0].name
+    try:
+        if quick: os.environ["BERT_NER_QUICK"] = "1"             # the kernel's too
+        run_notebook(found[0], target, stage_parameters(set(pm.inspect_notebook(str(found[0]))), name, {"seed": p["seed"], "data": {"name": p["corpus"]}, "track": track, name: own}))
+    finally:
+        if quick: os.environ.pop("BERT_NER_QUICK") if before is None else os.environ.update(BERT_NER_QUICK=before)
     return target
 
 # %% ../nbs/09_cli.ipynb #0013
@@ -310,10 +376,16 @@ Browser = Annotated[bool, typer.Option(help="Open the page in a browser.")]
 
 # %% ../nbs/09_cli.ipynb #0017
 @app.command(cls=Verb)
-def stage(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the stage: data, baseline, bert, export, tensorrt, triton, demo or another of dvc.yaml.")]):
+def stage(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the stage: data, baseline, bert, export, tensorrt, triton, demo or another of dvc.yaml.")],
+          quick: Annotated[bool, typer.Option("--quick", help="Take a look of seconds with the values of conf/quick.yaml; all it writes goes to directories named quick.")] = False):
     "Run the notebook of one stage with its block of params.yaml. This is what DVC calls; it needs the project's folder."
     params()
-    print(f"wrote {run_stage(name).relative_to(ROOT)}")
+    print(f"wrote {run_stage(name, quick).relative_to(ROOT)}")
+
+@app.command("stage-code", hidden=True)
+def stage_code_():
+    "Write the code of each stage to .stages/, whose files tell DVC which stages have changed."
+    write_stage_code()
 
 @app.command(cls=Verb)
 def train(sets: Sets = [], nproc: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Number of processes that train together, one per GPU or per share of the cores (bert.nproc).")] = None):

@@ -50,8 +50,8 @@ def length_profiles(
     max_length: int,     # pieces a window: the last profile ends here
 ) -> list[dict]:         # min, opt, max: [batch, length] of each, shortest first
     "Optimisation profiles that cover every length from 1 to `max_length` once. Raises `BertNerError` where a window does not fit `max_tokens`."
-    if max_tokens < max_length: raise BertNerError(f"max_tokens is {max_tokens}: one window of {max_length} pieces has to fit")
-    if min(buckets, default=1) < 1: raise BertNerError(f"buckets are {buckets}: each is at least 1")
+    if max_tokens < max_length: raise BertNerError(f"tensorrt.max_tokens is {max_tokens}: one window of {max_length} pieces has to fit")
+    if min(buckets, default=1) < 1: raise BertNerError(f"tensorrt.buckets are {buckets}: each is at least 1")
     ends = sorted({b for b in buckets if b < max_length} | {max_length})
     return [dict(min=[1, before + 1], opt=[max_tokens // end, end], max=[max_tokens // end, end]) for before, end in zip([0, *ends], ends)]
 

@@ -148,6 +148,7 @@ def test_the_data_stage_takes_its_corpus_from_parameters_alone(corpus, tmp_path,
     overrides = ["data=own", "data.name=mine", "data.path=mine.conll", "data.encoding=cp1252", "data.scheme=iob1"]
     with initialize_config_dir(str(ROOT/"conf"), version_base=None): values = OmegaConf.to_container(compose("config", overrides), resolve=True)
     assert values["watch"] == "mine.conll" and "${watch}" in yaml.safe_load((ROOT/"dvc.yaml").read_text())["stages"]["data"]["deps"]
+    (tmp_path/"params.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.setenv("BERT_NER_ROOT", str(tmp_path))
     run_notebook(ROOT/"nbs/01_data.ipynb", tmp_path/"reports/mine/01_data.ipynb", stage_parameters({"name", "path", "member", "more", "sentences", "encoding", "scheme", "seed"}, "data", values))
     ds = load_from_disk(str(tmp_path/"data/mine/arrow"))

@@ -10,7 +10,7 @@ import yaml
 
 from bert_ner.core import ROOT
 
-STAGES = {name: stage for file in ("dvc.yaml", "gpu/dvc.yaml", "ablations/dvc.yaml", "bench/dvc.yaml", "bulk/dvc.yaml") for name, stage in yaml.safe_load((ROOT/file).read_text())["stages"].items()}
+STAGES = {name: stage for file in ("dvc.yaml", "gpu/dvc.yaml", "ablations/dvc.yaml", "bench/dvc.yaml", "bulk/dvc.yaml") for name, stage in yaml.safe_load((ROOT/file).read_text())["stages"].items() if name != "code"}
 NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
 
 
