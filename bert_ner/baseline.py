@@ -73,8 +73,6 @@ class LstmEngine:
         "float32 [batch, length, tags] from int64 arrays [batch, length]."
         return self.model(*map(torch.from_numpy, (input_ids, attention_mask, token_type_ids))).numpy()
 
-ENGINES["baseline"] = lambda folder: LstmEngine.load(folder)
-
 # %% ../nbs/02_baseline.ipynb #0017
 def train_epoch(
     model: BiLSTM,           # changed in place

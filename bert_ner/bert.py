@@ -111,15 +111,18 @@ class TorchEngine:
     def __init__(self,
         model,               # a transformers model for token classification
         bf16: bool = False,  # autocast to bfloat16
+        device: str | None = None,  # "cpu" or "cuda"; None: the GPU where there is one
     ):
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BertNerError("PyTorch sees no NVIDIA GPU here: device=\"cpu\" runs everywhere")
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model, self.bf16, self.name = model.to(self.device).eval(), bf16, "torch"
 
     @classmethod
     def load(cls, folder: Path, attention: str = "sdpa", **kw) -> "TorchEngine":
         "The model that `fine_tune` saved in `folder`, with transformers' `attention` implementation."
         from transformers import AutoModelForTokenClassification
-        if not (Path(folder)/"model.safetensors").is_file(): raise BertNerError(f"no trained model in {folder}: `make repro` trains one")
+        if not (Path(folder)/"model.safetensors").is_file(): raise BertNerError(f"no trained model in {folder}: {training_hint()}")
         return cls(AutoModelForTokenClassification.from_pretrained(folder, attn_implementation=attention), **kw)
 
     @torch.inference_mode()
@@ -129,8 +132,6 @@ class TorchEngine:
         with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
             out = self.model(**{k: torch.from_numpy(v).to(self.device) for k, v in given.items()}).logits
         return out.float().cpu().numpy()
-
-ENGINES["torch"] = lambda folder, **kw: TorchEngine.load(folder, **kw)
 
 # %% ../nbs/03_bert.ipynb #0023
 def validation_scores(

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib import import_module
 from importlib.util import find_spec
 from itertools import groupby, islice
 from pathlib import Path
@@ -315,7 +314,6 @@ def open_tagger(
     streams: int = 1,   # batches at once
 ) -> Tagger:
     "The tagger of `model`, wherever its files are."
-    if engine in ("torch", "tensorrt"): import_module(f"bert_ner.{dict(torch='bert').get(engine, engine)}")    # makes the engine known
     options = dict(threads=threads, streams=streams) if engine.startswith(("onnx", "openvino")) else {}
     if not isinstance(model, dict): return Tagger.load(model, engine, **options)
     with tempfile.TemporaryDirectory() as folder:

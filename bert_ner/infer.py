@@ -4,19 +4,24 @@
 
 # %% auto #0
 __all__ = ['QUANTISED', 'ENGINES', 'OnnxEngine', 'float_operators', 'processor_flags', 'processor_bf16', 'compile_openvino',
-           'OpenVinoEngine', 'open_engine', 'pretrained_folder', 'model_folder', 'model_types', 'best_engine',
-           'Entities', 'entities_to_conll', 'entities_to_spacy', 'WordTags', 'Tagger', 'AsyncTagger', 'check_parity']
+           'OpenVinoEngine', 'runnable_engines', 'open_engine', 'pretrained_folder', 'model_folder', 'model_types',
+           'best_engine', 'Entities', 'WordTags', 'Tagger', 'AsyncTagger', 'check_parity']
 
 # %% ../nbs/00e_infer.ipynb #0003
-import asyncio, json
+import asyncio, copy, json, os, threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, SupportsIndex, overload
 from .core import *
 from .spans import *
 from .pieces import *
 import numpy as np
+from numpy.typing import NDArray
 
 # %% ../nbs/00e_infer.ipynb #0008
 class OnnxEngine:
@@ -25,17 +30,24 @@ class OnnxEngine:
         path: Path,           # model.onnx or model.int8.onnx
         threads: int = 0,     # of each stream; 0: the cores, shared among the streams
         streams: int = 0,     # batches at once; 0: one, and many batches go to `bulk`
+        device: str | None = None,  # "cpu" or "cuda"; None: CUDA where this ONNX Runtime has it
     ):
         import onnxruntime as ort
         path = Path(path)
-        if not path.is_file(): raise BertNerError(f"{path} is missing: run `make repro`, or `bert-ner to-onnx`")
+        if not path.is_file(): raise BertNerError(f"{path} is missing: {training_hint()}")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or (max(1, cores() // streams) if streams else 0)
         options.enable_mem_pattern = False                        # it would keep a plan for each shape of a batch
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers()]
+        if device == "cpu": providers = ["CPUExecutionProvider"]
+        if device == "cuda" and providers[0] != "CUDAExecutionProvider":
+            raise BertNerError("this ONNX Runtime has no CUDA: `pip install onnxruntime-gpu` in place of onnxruntime on a machine with an NVIDIA GPU, or device=\"cpu\"")
         try: self.session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as e: raise BertNerError(f"{path} is not a model that ONNX Runtime reads ({type(e).__name__}): export it again") from e
+        if device == "cuda" and self.session.get_providers()[0] != providers[0]:
+            raise BertNerError("ONNX Runtime cannot use the GPU: its own message stands above; device=\"cpu\" runs everywhere")
+        self.device = device
         self.names, self.name, self.path, self.streams = [i.name for i in self.session.get_inputs()], path.name, path, max(1, streams)
         self.budget = 1024 if len(providers) == 1 else 2048       # on a processor larger batches are no faster, and take more memory
         if streams or threads or len(providers) > 1 or cores() == 1: self.bulk = self
@@ -43,7 +55,7 @@ class OnnxEngine:
     @cached_property
     def bulk(self) -> "OnnxEngine":
         "The same model for many batches: a stream of one thread for each core, opened when first asked for."
-        return OnnxEngine(self.path, streams=cores())
+        return OnnxEngine(self.path, streams=cores(), device=self.device)
 
     def logits(self, input_ids, attention_mask, token_type_ids) -> np.ndarray:
         "float32 [batch, length, tags] from int64 arrays [batch, length]."
@@ -113,7 +125,7 @@ class OpenVinoEngine:
         if find_spec("openvino") is None: raise BertNerError("OpenVINO is not installed: `pip install openvino`, or another engine")
         import onnx, openvino
         path, int8 = Path(path), str(path).endswith("int8.onnx")
-        if not path.is_file(): raise BertNerError(f"{path} is missing: run `make repro`, or `bert-ner to-onnx`")
+        if not path.is_file(): raise BertNerError(f"{path} is missing: {training_hint()}")
         precision = "bf16" if processor_bf16() and not int8 else "f32"
         options = dict(INFERENCE_NUM_THREADS=threads or cores(), NUM_STREAMS=max(1, streams), INFERENCE_PRECISION_HINT=precision,
                        ENABLE_CPU_PINNING=False)                   # every process would pin its first thread to the same core
@@ -140,63 +152,146 @@ class OpenVinoEngine:
         return out
 
 # %% ../nbs/00e_infer.ipynb #0018
-ENGINES = {  # name -> how to open it from a tagger's folder; later rooms add theirs
+ENGINES = {  # name -> what opens it, given a tagger's folder and options: a function, or where it is ("module:name"), imported when it is asked for
     "onnx": lambda folder, **kw: OnnxEngine(Path(folder)/"model.onnx", **kw),
     "onnx-int8": lambda folder, **kw: OnnxEngine(Path(folder)/"model.int8.onnx", **kw),
     "openvino": lambda folder, **kw: OpenVinoEngine(Path(folder)/"model.onnx", **kw),
     "openvino-int8": lambda folder, **kw: OpenVinoEngine(Path(folder)/"model.int8.onnx", **kw),
+    "torch": "bert_ner.bert:TorchEngine.load",
+    "tensorrt": "bert_ner.tensorrt:open_tensorrt",
+    "baseline": "bert_ner.baseline:LstmEngine.load",
+}
+_TRAITS = {  # name -> its file, the package that runs it, the devices it runs on, its options
+    "onnx": ("model.onnx", "onnxruntime", ("cpu", "cuda"), ("threads", "streams")),
+    "onnx-int8": ("model.int8.onnx", "onnxruntime", ("cpu",), ("threads", "streams")),
+    "openvino": ("model.onnx", "openvino", ("cpu",), ("threads", "streams")),
+    "openvino-int8": ("model.int8.onnx", "openvino", ("cpu",), ("threads", "streams")),
+    "torch": ("model.safetensors", "torch", ("cpu", "cuda"), ("bf16", "attention")),
+    "tensorrt": ("", "tensorrt", ("cuda",), ()),
+    "baseline": ("model.safetensors", "torch", ("cpu",), ()),
 }
 
+# %% ../nbs/00e_infer.ipynb #0018a
+def _has_file(name, folder):
+    "Whether `folder` has what the engine `name` reads; BERT and the baseline keep their weights under one name."
+    if name == "tensorrt": return any((f/"engine.json").is_file() for f in (folder, folder.parent/"tensorrt"))
+    if not (folder/_TRAITS[name][0]).is_file(): return False
+    if name not in ("torch", "baseline"): return True
+    try: return ("model_type" in read_json(folder/"config.json")) == (name == "torch")
+    except (OSError, ValueError, TypeError): return False
+
+def runnable_engines(
+    folder: Path,    # a tagger's folder
+) -> list[str]:      # keys of `ENGINES`, in their order
+    "The engines that have their file in `folder` and their package in this environment."
+    return [n for n, (_, package, *_) in _TRAITS.items() if _has_file(n, Path(folder)) and find_spec(package) is not None]
+
+# %% ../nbs/00e_infer.ipynb #0018b
+def _check_device(name, device):
+    if device not in ("cpu", "cuda"): raise BertNerError(f"no device '{device}': there are cpu and cuda")
+    if name in _TRAITS and device not in _TRAITS[name][2]:
+        others = [n for n, (_, _, devices, _) in _TRAITS.items() if device in devices]
+        raise BertNerError(f"the engine '{name}' does not run on {device}: {', '.join(others)} can")
+
+def _check_options(name, options):
+    right = ("device", *_TRAITS[name][3])
+    wrong = [k for k in options if k not in right]
+    if wrong: raise BertNerError(f"no option '{wrong[0]}' for the engine '{name}': beside the engine itself there are {', '.join(right)}")
+
 def open_engine(
-    name: str,     # a key of `ENGINES`
-    folder: Path,  # a tagger's folder
-    **kw,          # the engine's own options
-):                 # an engine
-    "Open the engine `name` of `folder`. Raises `BertNerError` for a name that is not known."
+    name: str,      # a key of `ENGINES`
+    folder: Path,   # a tagger's folder
+    **kw,           # device ("cpu", "cuda") and the engine's own options
+):                  # an engine
+    "Open the engine `name` of `folder`. Raises `BertNerError` for a name, device or option that is not known, and where the folder or this machine has not what it needs."
     if name not in ENGINES: raise BertNerError(f"no engine '{name}': there are {', '.join(ENGINES)}")
-    return ENGINES[name](folder, **kw)
+    opener, folder, ours = ENGINES[name], Path(folder), name in _TRAITS
+    if kw.get("device") is None: kw.pop("device", None)
+    else: _check_device(name, kw["device"])
+    if ours:
+        _check_options(name, kw)
+        if len(_TRAITS[name][2]) == 1: kw.pop("device", None)        # it knows no other
+        if _TRAITS[name][0] and not _has_file(name, folder):
+            file, others = folder/_TRAITS[name][0], runnable_engines(folder)
+            what = "is not the weights that" if file.is_file() else "is missing, which"
+            raise BertNerError(f"{file} {what} the engine '{name}' reads: " + (f"this folder has files for {', '.join(others)}" if others else training_hint()))
+    if isinstance(opener, str):
+        module, _, attribute = opener.partition(":")
+        try: opener = import_module(module)
+        except ImportError as e: raise BertNerError(f"the engine '{name}' needs the package {e.name}: `pip install {e.name}`, or take another engine") from e
+        for part in attribute.split("."): opener = getattr(opener, part)
+    return opener(folder, **kw)
 
 # %% ../nbs/00e_infer.ipynb #0021
+_SHIPPED = Path(find_spec("bert_ner").submodule_search_locations[0])/"pretrained"
+
 def pretrained_folder() -> Path:  # a tagger's folder
     "Where the tagger that ships with the library is. Raises `BertNerError` where this copy of the library has none."
-    folder = Path(find_spec("bert_ner").submodule_search_locations[0])/"pretrained"
-    if not (folder/"tagger.json").is_file(): raise BertNerError(f"{folder} holds no model: train one with `make repro`")
-    return folder
+    if (_SHIPPED/"tagger.json").is_file(): return _SHIPPED
+    raise BertNerError(f"{_SHIPPED} holds no model: {training_hint() if is_project(ROOT) else 'install bert-ner again'}")
 
 def model_folder() -> Path:       # a tagger's folder
-    "The tagger that the pipeline trained here, else the one that ships with the library."
+    """The model that answers where none is named: the folder in the environment variable `BERT_NER_MODEL` (a relative one: in the project's top folder); else
+    what the project trained on a corpus of its own; else the model that ships with the library, which a model of the made-up sample does not replace.
+    Raises `BertNerError` where the project's `params.yaml` is broken."""
+    if os.environ.get("BERT_NER_MODEL"): return ROOT/os.environ["BERT_NER_MODEL"]
     try: own = artefact("models", "onnx")
-    except BertNerError: return pretrained_folder()                  # outside a project
-    return own if (own/"tagger.json").is_file() else pretrained_folder()
+    except (BertNerError, TypeError, OSError) as e:
+        if not is_project(ROOT): return pretrained_folder()
+        if isinstance(e, BertNerError): raise
+        raise BertNerError(f"{ROOT/'params.yaml'} cannot be used ({e}): run `git checkout params.yaml`") from e
+    return own if own.parent.name != "sample" and (own/"tagger.json").is_file() else pretrained_folder()
 
 def model_types(
     folder: Path,  # a tagger's folder
 ) -> list[str]:    # in the model's order
     "The types of entities that the tagger of `folder` knows; where nothing is trained yet, the 8 of `core`."
-    file = Path(folder)/"tagger.json"
-    return types_of(read_json(file)["tags"]) if file.is_file() else list(TYPES)
+    return types_of(load_packer(folder)[1]) if (Path(folder)/"tagger.json").is_file() else list(TYPES)
+
+# %% ../nbs/00e_infer.ipynb #0021a
+def _has_cuda(package):
+    "Whether `package` (onnxruntime or torch) is here and sees an NVIDIA GPU."
+    if find_spec(package) is None: return False
+    if package == "torch": import torch; return torch.cuda.is_available()
+    import onnxruntime
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 def best_engine(
-    folder: Path,  # a tagger's folder
-) -> str:          # a key of `ENGINES`
-    "The fastest engine for the files of `folder` on this machine: OpenVINO in bf16 with AMX, in int8 with VNNI, in bf16 where there is no int8; else ONNX Runtime."
-    fp32, int8 = ((Path(folder)/n).is_file() for n in ("model.onnx", "model.int8.onnx"))
+    folder: Path,                # a tagger's folder
+    device: str | None = None,   # "cpu" or "cuda"; None: the processor, or what the engine finds
+) -> str:                        # a key of `ENGINES`
+    "The fastest engine for the files of `folder` on this machine: OpenVINO in bf16 with AMX, in int8 with VNNI, in bf16 where there is no int8; else ONNX Runtime. Raises `BertNerError` where `device` is cuda and there is none."
+    folder = Path(folder)
+    if device is not None: _check_device("", device)
+    if device == "cuda":
+        found = next((n for n in ("onnx", "torch") if _has_file(n, folder) and _has_cuda(_TRAITS[n][1])), None)
+        if found: return found
+        if _has_file("tensorrt", folder) and find_spec("tensorrt") is not None: return "tensorrt"
+        raise BertNerError(f"no CUDA for the model in {folder}: it takes an NVIDIA GPU, and model.onnx with onnxruntime-gpu or model.safetensors with PyTorch for CUDA; device=\"cpu\" runs everywhere")
+    fp32, int8 = ((folder/n).is_file() for n in ("model.onnx", "model.int8.onnx"))
     openvino, flags = find_spec("openvino") is not None, processor_flags()
     if openvino and fp32 and "amx_bf16" in flags: return "openvino"
     if openvino and int8 and "avx512_vnni" in flags: return "openvino-int8"
     if int8: return "onnx-int8"
+    if not fp32 and (own := [n for n in ("torch", "baseline") if _has_file(n, folder)]): return own[0]
     return "openvino" if fp32 and processor_bf16() else "onnx"
 
 # %% ../nbs/00e_infer.ipynb #0024
-class Entities(list):
+class Entities(list[Entity]):
     "The entities of one text, in its order: a list of `Entity` with `text`."
     def __init__(self,
-        entities=(),      # of `Entity`, in the order of the text
-        text: str = "",   # that they were found in
+        entities: Iterable[Entity] = (),  # in the order of the text
+        text: str = "",                   # that they were found in
     ): super().__init__(entities); self.text = text
 
-    def __getitem__(self, i): return Entities(super().__getitem__(i), self.text) if isinstance(i, slice) else super().__getitem__(i)
-    def __repr__(self): return "\n".join(f"{e.start:>6} {e.end:>6}  {e.label:<5} {e.score:.3f}  {' '.join(e.text.split())}" for e in self) or "no entities"
+    @overload
+    def __getitem__(self, i: SupportsIndex, /) -> Entity: ...
+    @overload
+    def __getitem__(self, i: slice, /) -> "Entities": ...
+    def __getitem__(self, i, /): return Entities(super().__getitem__(i), self.text) if isinstance(i, slice) else super().__getitem__(i)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{e.start:>6} {e.end:>6}  {e.label:<5} {e.score:.3f}  {' '.join(e.text.split())}" for e in self) or "no entities"
 
     def _repr_html_(self) -> str:
         from bert_ner.show import highlight
@@ -206,116 +301,269 @@ class Entities(list):
         "A JSON array of objects with start, end, label, text and score."
         return json.dumps([e.as_dict() for e in self], ensure_ascii=False)
 
-    def to_pandas(self):  # pandas.DataFrame: start, end, label, text, score
-        "A data frame, one row an entity."
+    def to_pandas(self) -> Any:  # pandas.DataFrame: start, end, label, text, score
+        "A data frame, one row an entity; its columns have the same types where there is none."
         import pandas as pd
-        return pd.DataFrame([e.as_dict() for e in self], columns=["start", "end", "label", "text", "score"])
+        table = pd.DataFrame([e.as_dict() for e in self], columns=["start", "end", "label", "text", "score"])
+        return table.astype(dict(start="int64", end="int64", label="str", text="str", score="float64"))
 
-# %% ../nbs/00e_infer.ipynb #0028
-def entities_to_conll(
-    self: Entities,  # of one text
-) -> str:            # a word and its IOB2 tag a line, a tab between them; a blank line after each sentence
-    "The words of the text with their tags. Raises `ValueError` where an entity does not begin and end with a word."
-    return "".join("".join(f"{self.text[a:b]}\t{tag}\n" for a, b, tag in s) + "\n" for s in tagged_sentences(self.text, self))
+    def to_conll(self) -> str:   # a word and its IOB2 tag a line, a tab between them; a blank line after each sentence
+        "The words of the text with their tags. Raises `ValueError` where an entity does not begin and end with a word."
+        return "".join("".join(f"{self.text[a:b]}\t{tag}\n" for a, b, tag in s) + "\n" for s in tagged_sentences(self.text, self))
 
-def entities_to_spacy(
-    self: Entities,  # of one text
-    nlp=None,        # a spaCy pipeline, whose words the Doc has; without it spaCy's rules for English
-):                   # spacy.tokens.Doc with .ents
-    "The text and its entities for spaCy; an entity that ends inside one of its words is widened to it. Raises `BertNerError` where spaCy is not installed."
-    if find_spec("spacy") is None: raise BertNerError("spaCy is not installed: `pip install spacy`")
+    def to_spacy(self,
+        nlp: Any = None,  # a spaCy pipeline, whose words the Doc has; without it spaCy's rules for English
+    ) -> Any:             # spacy.tokens.Doc with .ents, and with their scores in .spans["bert_ner"].attrs["scores"]
+        "The text and all its entities for spaCy; a word in which an entity begins or ends is cut there. Raises `BertNerError` where spaCy is not installed, `ValueError` where two entities overlap or are another text's."
+        if find_spec("spacy") is None: raise BertNerError("spaCy is not installed: `pip install spacy`")
+        from bert_ner.show import stretches
+        from spacy.tokens import SpanGroup
+        list(stretches(self.text, self))                                 # none overlaps another, all belong to the text
+        borders = sorted({x for e in self for x in (e.start, e.end)})
+        doc = (nlp or _blank_english()).tokenizer(self.text)
+        if doc.text != self.text: raise ValueError("the tokenizer of this spaCy pipeline changes the text: the offsets of the entities do not fit it")
+        with doc.retokenize() as cutter:
+            for token in doc:
+                end = token.idx + len(token)
+                cuts = [token.idx, *(x for x in borders if token.idx < x < end), end]
+                parts = [self.text[a:b] for a, b in zip(cuts, cuts[1:])]
+                if len(parts) > 1: cutter.split(token, parts, heads=[(token, 0)] * len(parts))
+        spans = [doc.char_span(e.start, e.end, label=e.label) for e in self]
+        doc.ents = sorted(spans, key=lambda s: s.start)
+        doc.spans["bert_ner"] = SpanGroup(doc, name="bert_ner", spans=spans, attrs=dict(scores=[e.score for e in self]))
+        return doc
+
+@cache
+def _blank_english():
     import spacy
-    doc = (nlp or spacy.blank("en")).make_doc(self.text)
-    doc.ents = spacy.util.filter_spans([doc.char_span(e.start, e.end, label=e.label, alignment_mode="expand") for e in self])
-    return doc
-
-Entities.to_conll, Entities.to_spacy = entities_to_conll, entities_to_spacy
+    return spacy.blank("en")
 
 # %% ../nbs/00e_infer.ipynb #0031
 @dataclass(frozen=True)
 class WordTags:
     "The tags of one sentence's words and how probable each is."
-    tags: list[str]      # lawful IOB2, one a word
-    probs: np.ndarray    # float32 [words]
+    tags: list[str]               # lawful IOB2, one a word
+    probs: NDArray[np.float32]    # [words]
 
+def _check_sentences(sentences) -> list[list[str]]:
+    "The words of each sentence. Raises `BertNerError` where a string stands for words or sentences, or a word is no text."
+    if isinstance(sentences, (str, bytes)): raise BertNerError("one string was given where sentences are due, each a list of words: call `tag`, or split it")
+    def words(i, sentence):
+        if isinstance(sentence, (str, bytes)): raise BertNerError(f"sentence {i} is a string, not a list of words: call `tag_batch`, or split it")
+        if not isinstance(sentence, Iterable): raise BertNerError(f"sentence {i} is {type(sentence).__name__}, not a list of words")
+        return [check_text(w, f"word {j} of sentence {i}") for j, w in enumerate(sentence)]
+    if not isinstance(sentences, Iterable): raise BertNerError(f"{type(sentences).__name__} is no collection of sentences: give a list of lists of words")
+    return [words(i, s) for i, s in enumerate(sentences)]
+
+# %% ../nbs/00e_infer.ipynb #0031a
 class Tagger:
-    "Text in, entities out: `engine` judges pieces, `packer` makes them, `tags` names the columns of the logits."
+    """Text in, entities out: `engine` judges pieces, `packer` makes them, `tags` names the columns of the logits.
+
+    Threads may share one. A process gets its own: a pickled tagger that `load` opened keeps the folder of its model, and opens it anew; a process made by `fork` should open one
+    of its own too. A copy shares the engine.
+    """
     def __init__(self,
-        engine,               # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]
+        engine: Any,          # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]
         packer: Packer,       # words to windows
-        tags: list[str],      # the tag set, in the model's order
+        tags: Iterable[str],  # the tag set, in the model's order
         budget: int = 0,      # padded tokens a batch; 0: as many as the engine likes, or 2048
-    ): self.engine, self.packer, self.tags, self.budget = engine, packer, list(tags), budget or getattr(engine, "budget", 2048)
+    ):
+        self.engine, self.packer, self.tags, self.budget = engine, packer, list(tags), budget or getattr(engine, "budget", 2048)
+        self.about: dict[str, Any] = {}    # of the model's training, as far as it is known: encoder, corpus, sentences, date
+        self.folder: Path | None = None    # of the model, where `load` opened it
+
+    @property
+    def engine(self) -> Any:
+        "What does the arithmetic."
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: Any): self._engine, self._opened = engine, None   # `_opened`: name and options of the engine that `load` opened
 
     @classmethod
-    def load(cls, folder: Path | None = None, engine: str | None = "auto", **kw) -> "Tagger":
-        "The tagger of `folder` (see `model_folder`) over `engine` (see `best_engine`); `engine=None` leaves the arithmetic to somebody else."
-        folder = Path(folder or model_folder())
-        packer, tags = load_packer(folder)
-        return cls(open_engine(best_engine(folder) if engine == "auto" else engine, folder, **kw) if engine else None, packer, tags)
+    def load(cls,
+        folder: str | os.PathLike[str] | None = None,  # of a model, see `model_folder`
+        engine: str | None = "auto",                   # a key of `ENGINES`, see `best_engine`; None leaves the arithmetic to somebody else
+        device: str | None = None,                     # "cpu" or "cuda"; None: CUDA where the engine finds it
+        **options: Any,                                # the engine's own: threads, streams (onnx, openvino), bf16 (torch)
+    ) -> "Tagger":
+        "The tagger of `folder` over `engine` on `device`. Raises `BertNerError` where there is no such model, engine, device or option."
+        path = Path(folder or model_folder()).absolute()
+        packer, tags = load_packer(path)
+        name = best_engine(path, device) if engine == "auto" else engine
+        if device is not None: options["device"] = device
+        tagger = cls(None if name is None else open_engine(name, path, **options), packer, tags)
+        tagger.about, tagger.folder, tagger._opened = model_about(path), path, (name, options)
+        return tagger
 
     @classmethod
-    def pretrained(cls, **kw) -> "Tagger":
-        "The int8 MiniLM that ships with the library, trained on the Groningen Meaning Bank extract: no training, no network."
-        return cls.load(pretrained_folder(), **kw)
+    def pretrained(cls,
+        engine: str | None = "auto",   # as `load` has it
+        device: str | None = None,     # as `load` has it
+        **options: Any,                # as `load` has them
+    ) -> "Tagger":
+        "The int8 MiniLM that ships with the library, trained on the Groningen Meaning Bank extract: no training, no network. Raises `BertNerError` as `load` does."
+        if "folder" in options: raise BertNerError("`Tagger.pretrained` takes no folder, it opens the model that ships with bert-ner: call `Tagger.load(folder)`")
+        return cls.load(pretrained_folder(), engine, device, **options)
 
-    def decode(self, logps: list[np.ndarray]) -> list[WordTags]:
+    @property
+    def description(self) -> str:  # e.g. "all-MiniLM-L6-v2, int8, trained on gmb (38,527 sentences, 2026-11-24), openvino-int8"
+        "Which model answers, in one line for people: what it is and what it was trained on, else its folder's name, and the engine."
+        name = self._opened[0] if self._opened else getattr(self.engine, "name", None if self.engine is None else type(self.engine).__name__)
+        facts, about = [], self.about
+        size = [f"{about['sentences']:,} sentences"] if isinstance(about.get("sentences"), int) else []
+        detail = ", ".join([*size, *([str(about["date"])] if about.get("date") else [])])
+        if about.get("encoder"): facts.append(str(about["encoder"]))
+        if about.get("encoder") and str(name).endswith("int8"): facts.append("int8")
+        if about.get("corpus"): facts.append(f"trained on {about['corpus']}" + (f" ({detail})" if detail else ""))
+        if not about and self.folder: facts.append(f"{self.folder.parent.name}/{self.folder.name}")
+        return ", ".join([*facts, name or "no engine"])
+
+    def decode(self, logps: Sequence[NDArray[np.float32]]) -> list[WordTags]:
         "Lawful tags from float [words, tags] log-probabilities of each sentence, by masked Viterbi."
         best = decode_tags(logps, self.tags)
         return [WordTags([self.tags[t] for t in b], np.exp(x[np.arange(len(b)), b])) for b, x in zip(best, logps)]
 
-    def tag_words(self, sentences: list[list[str]], progress=None) -> list[WordTags]:
-        "Tags of sentences that are split into words already; equal sentences are judged once."
+    def _tag_words(self, sentences, progress):
+        if self.engine is None: raise BertNerError("this tagger was loaded without an engine: set `tagger.engine`, or load it with one")
         unlike = {}
         where = [unlike.setdefault(tuple(s), len(unlike)) for s in sentences]
         found = self.decode(word_logps(self.engine, self.packer, list(unlike), self.budget, progress))
         return [found[i] for i in where]
 
-    def tag_batch(self, texts: list[str], progress=None) -> list[Entities]:
-        "Entities of each of `texts`, in their order."
+    def tag_words(self,
+        sentences: Iterable[Iterable[str]],                                # the words of each
+        progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,  # wraps the batches, e.g. tqdm
+    ) -> list[WordTags]:                                                   # in their order
+        "Tags of sentences that are split into words already; equal sentences are judged once. Raises `BertNerError` where one is no collection of words, or a word is no text."
+        return self._tag_words(_check_sentences(sentences), progress)
+
+    def tag_batch(self,
+        texts: Iterable[str],                                              # a list, a generator, a column of a table, an open file ...
+        progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,  # wraps the batches, e.g. tqdm
+    ) -> list[Entities]:                                                   # in their order
+        "Entities of each of `texts`. Raises `BertNerError` for a string alone, and where one of them is no text."
+        texts = check_texts(texts)
         offsets = [split_words(t) for t in texts]
-        tagged = self.tag_words([[t[a:b] for a, b in o] for t, o in zip(texts, offsets)], progress)
+        tagged = self._tag_words([[t[a:b] for a, b in o] for t, o in zip(texts, offsets)], progress)
         return [Entities(to_entities(t, o, w.tags, w.probs), t) for t, o, w in zip(texts, offsets, tagged)]
 
-    def tag(self, text: str) -> Entities:
-        "Entities of one `text` of any length."
-        return self.tag_batch([text])[0]
+    def tag(self,
+        text: str,    # of any length
+    ) -> Entities:
+        "Entities of one `text`. Raises `BertNerError` where it is no text."
+        return self.tag_batch([check_text(text)])[0]
 
-    def stream(self, texts, chunk: int = 300_000):  # texts: any iterable; chunk: characters held at a time; an iterator of lists of entities
-        "Entities of each of `texts`, in their order, in memory that does not grow with their number."
+    def stream(self,
+        texts: Iterable[str],    # any number of them
+        chunk: int = 300_000,    # characters held at a time
+    ) -> Iterator[Entities]:     # in their order
+        "Entities of each of `texts`, in memory that does not grow with their number. Raises `BertNerError` for a string alone, and when it comes to one that is no text."
+        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable): texts = check_texts(texts)
+        return self._stream(texts, chunk)
+
+    def _stream(self, texts, chunk):
         held, size = [], 0
-        for text in texts:
-            held.append(text); size += len(text) + 1
+        for i, text in enumerate(texts):
+            held.append(check_text(text, f"text {i}")); size += len(text) + 1
             if size >= chunk: yield from self.tag_batch(held); held, size = [], 0
         yield from self.tag_batch(held)
 
-    def __repr__(self): return f"Tagger({getattr(self.engine, 'name', 'no engine')}, {len(self.tags)} tags, windows of {self.packer.max_length})"
+    def __repr__(self) -> str: return f"Tagger({self.description}, {len(self.tags)} tags, windows of {self.packer.max_length})"
+
+    def __reduce__(self):
+        if not self._opened: raise BertNerError("this tagger was made from an engine object, which cannot be pickled: pickle one that `Tagger.load` opened")
+        shipped = self.folder.resolve() == _SHIPPED.resolve()                   # elsewhere the library is in another folder
+        return _reopen, (type(self), "" if shipped else str(self.folder), *self._opened, self.budget)
+
+    def __copy__(self):
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]):
+        new = copy.copy(self)
+        new.packer, new.tags, new.about = copy.copy(self.packer), list(self.tags), dict(self.about)
+        new.packer.known = {}
+        return new
+
+def _reopen(cls, folder, engine, options, budget):
+    "The tagger that was pickled."
+    tagger = cls.load(folder or pretrained_folder(), engine, **options)
+    tagger.budget = budget
+    return tagger
 
 # %% ../nbs/00e_infer.ipynb #0039
 class AsyncTagger:
-    "A `tagger` for asyncio: `await tag(text)` from any number of tasks of one event loop, tagged in batches of at most `limit`."
+    """A `tagger` for asyncio: `await tag(text)` from any number of tasks, event loops and threads, tagged in batches of at most `limit`.
+
+    A process gets its own: it can be pickled as its tagger can, and one that is in use does not survive a `fork`.
+    """
     def __init__(self,
         tagger: Tagger,    # does the work, in a thread
         limit: int = 64,   # texts a batch
-    ): self.tagger, self.limit, self.waiting, self.worker = tagger, limit, [], None
+    ):
+        if limit < 1: raise BertNerError(f"limit is {limit}: a batch has at least 1 text")
+        self.tagger, self.limit = tagger, limit
+        self._waiting: deque[tuple[str, asyncio.AbstractEventLoop, asyncio.Future[Entities]]] = deque()
+        self._lock, self._busy = threading.Lock(), False
 
-    async def tag(self, text: str) -> Entities:
-        "Entities of one `text`. An error of the tagger is raised for every text of its batch."
-        answer = asyncio.get_running_loop().create_future()
-        self.waiting.append((text, answer))
-        if not self.worker: self.worker = asyncio.create_task(self._work())
+    async def tag(self,
+        text: str,    # of any length
+    ) -> Entities:
+        "Entities of one `text`. Raises `BertNerError` where it is no text, and what the tagger raises for it; other texts of its batch are answered."
+        check_text(text)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Entities] = loop.create_future()
+        with self._lock: self._waiting.append((text, loop, answer))
+        loop.call_soon(self._start)                                  # once all that ask at this moment have asked
         return await answer
 
-    async def _work(self):
-        while self.waiting:
-            batch, self.waiting = self.waiting[:self.limit], self.waiting[self.limit:]
-            batch = [(t, a) for t, a in batch if not a.done()]         # whoever was cancelled waits no more
-            try: found = await asyncio.to_thread(self.tagger.tag_batch, [t for t, _ in batch])
-            except Exception as e:
-                for _, a in batch: a.done() or a.set_exception(e)
-            else:
-                for (_, a), entities in zip(batch, found): a.done() or a.set_result(entities)
-        self.worker = None
+    def _start(self):
+        with self._lock:
+            if self._busy or not self._waiting: return
+            self._busy = True
+        try: threading.Thread(target=self._work, name="AsyncTagger").start()
+        except RuntimeError as e:                                    # no more threads
+            with self._lock: batch, self._busy = [*self._waiting], False; self._waiting.clear()
+            self._deliver(batch, [e] * len(batch))
+
+    def _work(self):
+        while batch := self._next_batch(): self._deliver(batch, self._tag_each([text for text, *_ in batch]))
+
+    def _next_batch(self):
+        "Texts that somebody still waits for; without any the work is done."
+        batch = []
+        with self._lock:
+            while self._waiting and len(batch) < self.limit:
+                text, loop, answer = self._waiting.popleft()
+                if not (answer.done() or loop.is_closed()): batch.append((text, loop, answer))
+            self._busy = bool(batch)
+        return batch
+
+    def _tag_each(self, texts):
+        "The entities of each text, or the error that it alone causes."
+        try:
+            found = self.tagger.tag_batch(texts)
+            if len(found) != len(texts): raise RuntimeError(f"the tagger gave {len(found)} answers to {len(texts)} texts")
+            return found
+        except BaseException as e:
+            if len(texts) > 1: return [found for t in texts for found in self._tag_each([t])]
+            return [RuntimeError(repr(e)) if isinstance(e, StopIteration) else e]
+
+    def _deliver(self, batch, found):
+        def settle(answers):
+            for answer, result in answers:
+                if answer.done(): continue                           # cancelled
+                if isinstance(result, BaseException): answer.set_exception(result)
+                else: answer.set_result(result)
+        loops = {}
+        for (_, loop, answer), result in zip(batch, found): loops.setdefault(loop, []).append((answer, result))
+        for loop, answers in loops.items():
+            try: loop.call_soon_threadsafe(settle, answers)
+            except RuntimeError: pass                                # closed: nobody waits there
+
+    def __reduce__(self): return AsyncTagger, (self.tagger, self.limit)
 
 # %% ../nbs/00e_infer.ipynb #0044
 def check_parity(

@@ -7,22 +7,34 @@ __all__ = ['entity_scores', 'span_counts', 'f1_of', 'bootstrap_f1', 'raw_text_sc
            'f1_headline']
 
 # %% ../nbs/00b_metrics.ipynb #0003
+from collections.abc import Iterable
+from typing import Any
 from .core import *
 from .spans import *
 import numpy as np
 
 # %% ../nbs/00b_metrics.ipynb #0006
+def _sentences_of_tags(sentences, name):
+    "The tags of each sentence as lists. Raises `ValueError` where one is not IOB2."
+    out = [list(s) for s in sentences]
+    bad = next(((i, t) for i, s in enumerate(out) for t in s if not (isinstance(t, str) and (t == "O" or t[:2] in ("B-", "I-") and len(t) > 2))), None)
+    if bad: raise ValueError(f"{name}, sentence {bad[0]}: {bad[1]!r} is no IOB2 tag (O, B-type or I-type)")
+    return out
+
 def entity_scores(
-    gold: list[list[str]],  # IOB2 tags of each sentence
-    pred: list[list[str]],  # the same shape
-) -> dict:                  # micro, macro (strict), per type with support, and micro in seqeval's default mode
-    "Entity-level precision, recall and F1 of `pred` against `gold`. Raises `ValueError` where shapes differ or there is nothing to score."
+    gold: Iterable[Iterable[str]],  # IOB2 tags of each sentence
+    pred: Iterable[Iterable[str]],  # the same shape
+) -> dict[str, Any]:                # micro, macro (strict), per type with support, and micro in seqeval's default mode
+    "Entity-level precision, recall and F1 of `pred` against `gold`, 0 where there is no entity. Raises `ValueError` where shapes differ, a tag is not IOB2, or there is nothing to score."
     from seqeval.metrics import classification_report, f1_score
     from seqeval.scheme import IOB2
+    gold, pred = _sentences_of_tags(gold, "gold"), _sentences_of_tags(pred, "pred")
     if not gold or [len(s) for s in gold] != [len(s) for s in pred]: raise ValueError("gold and pred need the same sentences, at least one")
-    report = classification_report(gold, pred, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
+    none = {"precision": 0, "recall": 0, "f1-score": 0, "support": 0}
+    report = {"micro avg": none, "macro avg": none, "weighted avg": none}          # seqeval divides by the number of types
+    if any(tags_to_spans(s) for s in gold + pred): report = classification_report(gold, pred, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
     def row(r): return {k.replace("f1-score", "f1"): round(float(v), 5) if k != "support" else int(v) for k, v in r.items()}
-    types = {k: row(v) for k, v in report.items() if not k.endswith(" avg")}
+    types = {k: row(v) for k, v in report.items() if k not in ("micro avg", "macro avg", "weighted avg")}
     return dict(mode="strict", scheme="IOB2", micro=row(report["micro avg"]), macro=row(report["macro avg"]), types=types,
                 default_mode_micro_f1=round(float(f1_score(gold, pred, zero_division=0)), 5), sentences=len(gold))
 
@@ -60,7 +72,8 @@ def raw_text_scores(
     words: list[list[str]],  # of each sentence
     gold: list[list[str]],   # their IOB2 tags
 ) -> dict:                   # micro F1 over (type, first character, character after the last); share of sentences split as in the corpus
-    "Strict micro F1 of `tag_batch` on the running text of the sentences."
+    "Strict micro F1 of `tag_batch` on the running text of the sentences. Raises `ValueError` where there are none."
+    if not len(words): raise ValueError("there are no sentences to score")
     texts, offsets = zip(*map(join_words, words))
     real = [{(e.label, e.start, e.end) for e in to_entities(t, o, g, [1.] * len(g))} for t, o, g in zip(texts, offsets, gold)]
     said = [{(e.label, e.start, e.end) for e in es} for es in tag_batch(list(texts))]

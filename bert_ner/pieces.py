@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['plan_windows', 'Window', 'Packer', 'token_batches', 'collate', 'log_softmax', 'merge_windows', 'common_length',
-           'word_logps', 'save_tagger', 'load_packer']
+           'word_logps', 'save_tagger', 'load_packer', 'model_about']
 
 # %% ../nbs/00d_pieces.ipynb #0003
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
 from .core import *
+from .spans import remove_invisible
 import numpy as np
 
 # %% ../nbs/00d_pieces.ipynb #0008
@@ -44,7 +46,7 @@ class Window:
 
 # %% ../nbs/00d_pieces.ipynb #0015
 class Packer:
-    "Sentences to windows: `tokenizer` of the BERT family, case channel or not, `max_length` pieces a window, `overlap` between neighbours."
+    "Sentences to windows: `tokenizer` of the BERT family, case channel or not, `max_length` pieces a window, `overlap` between neighbours. Threads may share one; a process gets its own by pickling."
     def __init__(self,
         tokenizer,                   # tokenizers.Tokenizer
         case_channel: bool = False,  # token type 1 on capitalised words
@@ -56,17 +58,18 @@ class Packer:
         self.cls, self.sep, self.unk, self.pad = (tokenizer.token_to_id(t) for t in ("[CLS]", "[SEP]", "[UNK]", "[PAD]"))
         if None in (self.cls, self.sep, self.unk, self.pad):
             raise BertNerError("this tokenizer lacks [CLS], [SEP], [UNK] or [PAD]: use a model of the BERT family")
-        self.known = {}
+        self.known: dict[str, list[int]] = {}
 
-    def pieces(self, words: list[str]) -> list[list[int]]:
+    def pieces(self, words: Sequence[str]) -> list[list[int]]:
         "The piece ids of each of `words`, at least one each (a word the tokenizer wipes out is `[UNK]`)."
-        new = list({w for w in words if w not in self.known})
-        if len(self.known) + len(new) > 65_536: self.known, new = {}, list(set(words))
-        encoded = self.tokenizer.encode_batch(new, add_special_tokens=False)
-        self.known.update((w, e.ids or [self.unk]) for w, e in zip(new, encoded))
-        return [self.known[w] for w in words]
+        known = self.known                                        # another thread may replace it: this call keeps to one
+        new = list({w for w in words if w not in known})
+        if len(known) + len(new) > 65_536: known, new = {}, list(set(words)); self.known = known
+        encoded = self.tokenizer.encode_batch([remove_invisible(w) for w in new], add_special_tokens=False)
+        known.update((w, e.ids or [self.unk]) for w, e in zip(new, encoded))
+        return [known[w] for w in words]
 
-    def windows(self, sentences: list[list[str]]) -> list[Window]:
+    def windows(self, sentences: Sequence[Sequence[str]]) -> list[Window]:
         "The windows of `sentences`, in order; a sentence without words has one empty window."
         pieces = iter(self.pieces([w for s in sentences for w in s]))
         return [w for i, s in enumerate(sentences) for w in self._windows(i, s, list(islice(pieces, len(s))))]
@@ -74,7 +77,7 @@ class Packer:
     def _windows(self, i, words, pieces):
         room = self.max_length - 2
         sizes = [min(len(p), room) for p in pieces]
-        upper = [int(self.case_channel and w[:1].isupper()) for w in words]
+        upper = [int(self.case_channel and remove_invisible(w)[:1].isupper()) for w in words]
         for start, end, a, b in plan_windows(sizes, room, self.overlap):
             ids, types = [self.cls], [0]
             for p, u, n in zip(pieces[start:end], upper[start:end], sizes[start:end]): ids += p[:n]; types += [u] * n
@@ -144,7 +147,7 @@ def common_length(
 def word_logps(
     engine,                      # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]; .streams, .bulk, .shaped where it has them
     packer: Packer,              # words to windows
-    sentences: list[list[str]],  # words of each sentence
+    sentences: Sequence[Sequence[str]],  # words of each sentence
     budget: int = 2048,          # padded tokens a batch
     progress=None,               # wraps the batches, e.g. tqdm
 ) -> list[np.ndarray]:           # float32 [words, tags] of each sentence
@@ -172,20 +175,39 @@ def save_tagger(
     tags: list[str],     # the tag set, in the model's order
     case_channel: bool,  # token type 1 on capitalised words
     max_length: int,     # pieces a window, special tokens included
+    about: dict | None = None,  # of its training, as far as it is known: encoder, corpus, sentences, date (ISO)
 ) -> Path:               # the folder
     "Write what every engine needs beside its own file: `tokenizer.json` and `tagger.json`."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     with whole(folder/"tokenizer.json") as tmp: tokenizer.save(str(tmp))
-    write_json(folder/"tagger.json", dict(tags=list(tags), case_channel=case_channel, max_length=max_length))
+    settings = dict(tags=list(tags), case_channel=case_channel, max_length=max_length)
+    write_json(folder/"tagger.json", {**settings, **(dict(about=dict(about)) if about else {})})
     return folder
 
 # %% ../nbs/00d_pieces.ipynb #0035
+def _settings(folder):
+    "What `tagger.json` of `folder` holds. Raises `BertNerError` where it is missing or broken."
+    file = Path(folder)/"tagger.json"
+    if not file.is_file(): raise BertNerError(f"no trained model in {folder}: {training_hint()}")
+    try: settings = read_json(file)
+    except ValueError: settings = None
+    if not isinstance(settings, dict) or not {"tags", "case_channel", "max_length"} <= set(settings):
+        raise BertNerError(f"{file} is broken: {training_hint()}")
+    return settings
+
 def load_packer(
     folder: Path,  # where `save_tagger` wrote
 ) -> tuple[Packer, list[str]]:  # words to windows; the tag set in the model's order
-    "What `save_tagger` kept in `folder`. Raises `BertNerError` where there is nothing."
+    "What `save_tagger` kept in `folder`. Raises `BertNerError` where there is nothing, or a file is broken."
     from tokenizers import Tokenizer
-    if not (Path(folder)/"tagger.json").is_file(): raise BertNerError(f"no trained model in {folder}: `make repro` trains one")
-    settings = read_json(Path(folder)/"tagger.json")
-    tokenizer = Tokenizer.from_file(str(Path(folder)/"tokenizer.json"))
+    settings, file = _settings(folder), Path(folder)/"tokenizer.json"
+    try: tokenizer = Tokenizer.from_file(str(file))
+    except Exception as e: raise BertNerError(f"{file} is {'broken' if file.is_file() else 'missing'}: {training_hint()}") from e
     return Packer(tokenizer, settings["case_channel"], settings["max_length"]), settings["tags"]
+
+def model_about(
+    folder: Path,  # where `save_tagger` wrote
+) -> dict:         # encoder, corpus, sentences, date: those that are known
+    "What `save_tagger` was told of the training of the model in `folder`. Raises `BertNerError` as `load_packer` does."
+    about = _settings(folder).get("about")
+    return dict(about) if isinstance(about, dict) else {}

@@ -80,7 +80,8 @@ def sample_rows(
     seed: int = SEED,  # another seed, another corpus and another split
     n: int = 4000,     # sentences, 80 % of them for train, 10 % for each other part
 ) -> list[tuple[list[str], list[str]]]:  # words and tags, the parts in mixed order
-    "`n` distinct tagged sentences, the same for the same `seed` on every machine. Raises `BertNerError` for too large an `n`."
+    "`n` distinct tagged sentences, the same for the same `seed` on every machine. Raises `BertNerError` for too large an `n`, or none."
+    if n < 1: raise BertNerError(f"data.sentences is {n}: the sample has at least one sentence, some hundred to train on")
     sizes = dict(train=n - 2 * (n // 10), validation=n // 10, test=n // 10)
     rows = [row for part in PARTS for row in part_rows(part, sizes[part], seed)]
     random.Random(seed).shuffle(rows)
@@ -92,9 +93,9 @@ COLUMNS = ["Sentence #", "Word", "POS", "Tag"]
 def corpus_csv(
     sentences,  # (words, IOB2 tags) of each
 ) -> str:       # CSV with the columns `Sentence #`, `Word`, `POS`, `Tag`
-    "`sentences` in the real corpus's format."
+    "`sentences` in the real corpus's format. Raises `ValueError` where a sentence has more words than tags, or fewer."
     out = io.StringIO()
-    rows = ((f"Sentence: {i}" if j == 0 else "", word, "", tag) for i, s in enumerate(sentences, 1) for j, (word, tag) in enumerate(zip(*s)))
+    rows = ((f"Sentence: {i}" if j == 0 else "", word, "", tag) for i, s in enumerate(sentences, 1) for j, (word, tag) in enumerate(zip(*s, strict=True)))
     csv.writer(out, lineterminator="\n").writerows([COLUMNS, *rows])
     return out.getvalue()
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STAMP', 'missing_parts', 'need_tensorrt', 'length_profiles', 'find_profile', 'finite_masks', 'to_fp16', 'build_plan',
-           'this_machine', 'check_stamp', 'must', 'TensorRTEngine', 'engine_folder', 'write_engine', 'export_engine']
+           'this_machine', 'check_stamp', 'must', 'TensorRTEngine', 'engine_folder', 'open_tensorrt', 'write_engine',
+           'export_engine']
 
 # %% ../nbs/05_tensorrt.ipynb #0003
 import logging, shutil, subprocess, tempfile, time
@@ -216,7 +217,12 @@ def engine_folder(
     folder = Path(folder)
     return folder if (folder/"engine.json").is_file() else folder.parent/"tensorrt"
 
-ENGINES["tensorrt"] = lambda folder, **kw: TensorRTEngine(engine_folder(folder), **kw)
+def open_tensorrt(
+    folder: Path,  # a tagger's folder
+    **kw,          # for `TensorRTEngine`
+) -> TensorRTEngine:
+    "The engine that belongs to `folder`: what `open_engine` calls."
+    return TensorRTEngine(engine_folder(folder), **kw)
 
 # %% ../nbs/05_tensorrt.ipynb #0035
 def write_engine(

@@ -3,6 +3,7 @@ import functools
 import os
 import shutil
 import subprocess
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -50,7 +51,8 @@ def missing():
         try: return "" if not subprocess.run(command, capture_output=True).returncode else f"`{' '.join(command)}` fails"
         except FileNotFoundError: return f"there is no {command[0]}"
     return dict(gmb="" if os.environ.get("BERT_NER_GMB") else "BERT_NER_GMB does not name the real corpus", long="" if os.environ.get("BERT_NER_LONG") else "BERT_NER_LONG is not set",
-                node=tool("node", "--version"), curl=tool("curl", "--version"), compose=tool("docker", "compose", "version"))
+                node=tool("node", "--version"), curl=tool("curl", "--version"), compose=tool("docker", "compose", "version"),
+                pyright=tool("pyright", "--version"), mypy=tool("mypy", "--version"), spacy="" if find_spec("spacy") else "spaCy is not installed")
 
 
 def pytest_report_header(config): return [f"tests marked {m}: {f'do not run, {why}' if why else 'run'}" for m, why in missing().items()]

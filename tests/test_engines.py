@@ -12,7 +12,6 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertForTokenClassification
 
-import bert_ner.bert  # makes its engine known
 from bert_ner import infer, pieces
 from bert_ner.core import TAGS, BertNerError, seed_everything
 from bert_ner.export import export_model
@@ -96,8 +95,7 @@ def test_the_processor_decides_which_engine_is_taken(folders, tmp_path, monkeypa
 
 
 def test_the_engine_taken_by_itself_is_named(folders):
-    names = {"openvino": "openvino ", "openvino-int8": "openvino int8", "onnx-int8": "model.int8.onnx"}
-    for folder in (folders/"onnx", pretrained_folder()): assert names[best_engine(folder)] in repr(Tagger.load(folder))
+    for folder in (folders/"onnx", pretrained_folder()): assert f", {best_engine(folder)}, 17 tags" in repr(Tagger.load(folder))
     assert repr(Tagger.pretrained()) == repr(Tagger.load(pretrained_folder()))
 
 

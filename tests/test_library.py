@@ -2,14 +2,14 @@
 import copy
 import json
 import pickle
+import re
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 
 import bert_ner
-from bert_ner import BertNerError, Entities, Entity, Tagger
+from bert_ner import BertNerError, Entities, Entity, Tagger, infer
 from bert_ner.core import ROOT
 from bert_ner.data import conll_rows, tagged_rows
 
@@ -67,13 +67,44 @@ def test_a_data_frame_has_a_row_an_entity(found):
     assert list(table.columns) == ["start", "end", "label", "text", "score"] and len(table) == 5 and (table.text == [e.text for e in found]).all()
 
 
-def test_spacy_gets_the_same_entities_or_is_asked_for(found):
-    "Where spaCy is not installed (it is an extra), the sentence that says so is what is tested."
-    if find_spec("spacy") is None:
-        with pytest.raises(BertNerError, match="pip install spacy"): found.to_spacy()
-        return
+def test_a_data_frame_without_rows_has_the_types_of_a_full_one(found):
+    full, empty = found.to_pandas(), Entities([], "x").to_pandas()
+    assert list(empty.dtypes) == list(full.dtypes) and len(empty) == 0
+    assert (full.start.dtype, full.score.dtype) == ("int64", "float64") and list(Entities(found[:1], TEXT).to_pandas().dtypes) == list(full.dtypes)
+
+
+def test_spacy_is_asked_for_where_it_is_not_installed(found, monkeypatch):
+    monkeypatch.setattr(infer, "find_spec", lambda name: None)
+    with pytest.raises(BertNerError, match="pip install spacy"): found.to_spacy()
+
+
+def every(text, *words): return Entities([Entity(m.start(), m.end(), "geo", m.group(), round(.5 + i / 100, 2)) for i, m in enumerate(re.finditer("|".join(words), text))], text)
+
+
+@pytest.mark.spacy
+@pytest.mark.parametrize("entities", [
+    every(TEXT, "Mr. Bush", "Paris", "New York", "Monday"), every('"Paris",\'London\',(Berlin)', "Paris", "London", "Berlin"), every("Paris/London-Berlin", "Paris", "London", "Berlin"), every("ParisLondon", "Paris", "London"),
+    every("Paris", "ar"), every("in\n\n  Paris's  \t U.S.-led", "Paris", "U.S."), every("New\u200b York\u2019s", "New\u200b York"), every("", "x"), every("x" * 1_000_001 + " Paris", "Paris"), every("👩‍👩‍👧Paris🎉", "Paris"), every("東京へ", "東京"),
+    Entities([], "nothing"), every("don't can't", "do", "ca")], ids=lambda e: ascii(e.text[:20]))
+def test_spacy_gets_every_entity_and_its_score(entities):
     import spacy
-    for doc in (found.to_spacy(), found.to_spacy(spacy.blank("en"))):
-        assert doc.text == TEXT and [(e.start_char, e.end_char, e.label_) for e in doc.ents] == [(e.start, e.end, e.label) for e in found]
-    inside = Entities([Entity(1, 3, "x", "ar", 1.), Entity(0, 2, "y", "Pa", 1.)], "Paris")
-    assert [e.text for e in inside.to_spacy().ents] == ["Paris"]
+    for doc in (entities.to_spacy(), entities.to_spacy(spacy.blank("xx"))):
+        assert doc.text == entities.text and [(e.start_char, e.end_char, e.label_, e.text) for e in doc.ents] == [(e.start, e.end, e.label, e.text) for e in entities]
+        stored = spacy.tokens.Doc(doc.vocab).from_bytes(doc.to_bytes())
+        group = stored.spans["bert_ner"]
+        assert [(s.text, x) for s, x in zip(group, group.attrs["scores"], strict=True)] == [(e.text, e.score) for e in entities]
+
+
+@pytest.mark.spacy
+def test_spacy_refuses_what_it_cannot_hold():
+    with pytest.raises(ValueError, match="overlaps"): Entities([Entity(1, 3, "x", "ar", 1.), Entity(0, 2, "y", "Pa", 1.)], "Paris").to_spacy()
+    with pytest.raises(ValueError, match="another text"): Entities([Entity(0, 5, "geo", "Paris", 1.)], "London").to_spacy()
+
+
+@pytest.mark.spacy
+def test_spacy_keeps_the_words_that_no_entity_cuts():
+    import spacy
+    text = """They don't like "Paris",'London' or Oslo."""
+    words = [t.text for t in spacy.blank("en")(text)]
+    found = [t.text for t in every(text, "Paris", "London", "Oslo").to_spacy()]
+    assert words != found and [w for w in words if w not in found] == ["Paris\",'London"] and [t.text for t in Entities([], text).to_spacy()] == words

@@ -150,7 +150,7 @@ def test_the_data_stage_takes_its_corpus_from_parameters_alone(corpus, tmp_path,
     assert values["watch"] == "mine.conll" and "${watch}" in yaml.safe_load((ROOT/"dvc.yaml").read_text())["stages"]["data"]["deps"]
     (tmp_path/"params.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.setenv("BERT_NER_ROOT", str(tmp_path))
-    run_notebook(ROOT/"nbs/01_data.ipynb", tmp_path/"reports/mine/01_data.ipynb", stage_parameters({"name", "path", "sentences", "encoding", "scheme", "seed"}, "data", values))
+    run_notebook(ROOT/"nbs/01_data.ipynb", tmp_path/"reports/mine/01_data.ipynb", stage_parameters({"name", "path", "member", "more", "sentences", "encoding", "scheme", "seed"}, "data", values))
     ds = load_from_disk(str(tmp_path/"data/mine/arrow"))
     assert ds["train"].features["tags"].feature.names == list(TAGS)
     assert {tuple(w): t for p in ds for w, t in zip(*words_and_tags(ds[p]))} == {tuple(w): t for w, t in [*corpus, (["Müller", "’"], ["B-time", "O"])]}

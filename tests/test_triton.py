@@ -1,9 +1,10 @@
 "The real Triton server over a miniature tagger: same entities, faults answered, nothing left behind."
-import asyncio, json, os, signal, socket, subprocess, sys, threading, time
+import asyncio, http.client as plain, json, os, shutil, signal, socket, subprocess, sys, threading, time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from google.protobuf import text_format
 from tritonclient import grpc, http
@@ -12,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from bert_ner.core import ROOT, BertNerError
 from bert_ner.infer import Tagger
-from bert_ner.triton import CHARS, MOST, START_RACE, AsyncTritonTagger, Server, TritonTagger, pick_ports, prepare, server_ready, text_config
+from bert_ner.triton import CHARS, MOST, REQUEST_CHARS, START_RACE, AsyncTritonTagger, Server, TritonTagger, is_signed, pick_ports, prepare, serve, server_ready, text_config, versions, withdraw
 
 from processes import group, named, processes
 
@@ -79,6 +80,33 @@ def test_many_texts_keep_their_order(client, mini_tagger_folder):
     assert client.tag_batch(texts) == Tagger.load(mini_tagger_folder).tag_batch(texts)
 
 
+ITERABLES = {"a generator": iter, "map": lambda texts: map(str, texts), "a tuple": tuple, "numpy": lambda texts: np.array(texts, dtype=object),
+             "a Series with another index": lambda texts: pd.Series(texts, index=range(len(texts), 0, -1)), "keys of a dict": dict.fromkeys}
+
+@pytest.mark.parametrize("kind", ITERABLES)
+def test_any_iterable_in_its_order(client, server, mini_tagger_folder, kind):
+    texts = ["in Paris", "Mr. Bush", "", "New York on Monday", "x" * 70_000]
+    want = Tagger.load(mini_tagger_folder).tag_batch(texts)
+    assert client.tag_batch(ITERABLES[kind](texts)) == want
+    async def ask():
+        async with AsyncTritonTagger(server.urls["grpc"]) as other: return await other.tag_batch(ITERABLES[kind](texts))
+    assert asyncio.run(ask()) == want
+
+
+def test_lines_of_an_open_file(client, tmp_path):
+    (tmp_path/"in.txt").write_text("in Paris\nMr. Bush\n")
+    with open(tmp_path/"in.txt") as file: assert [[e.text for e in found] for found in client.tag_batch(file)] == [["Paris"], ["Mr. Bush"]]
+
+
+@pytest.mark.parametrize("wrong,said", [("Paris", "one string was given"), (b"Paris", "one string was given"), (["ok", None], "text 1 is NoneType"), (["ok", b"Paris"], "text 1 is bytes"),
+                                        (iter(["ok", "\ud83d Paris"]), "text 1 has half a character .a lone surrogate. at 0"), (5, "int is no collection"), (["x" * (CHARS + 1)], "text 0 has 1,000,001 characters")])
+def test_what_is_no_text_is_refused_before_anything_is_sent(wrong, said):
+    with pytest.raises(BertNerError, match=said), TritonTagger("127.0.0.1:9", retries=0) as client: client.tag_batch(wrong)       # nobody is there
+    async def ask():
+        async with AsyncTritonTagger("127.0.0.1:9", retries=0) as client: await client.tag_batch(["ok", "\ud83d"] if not isinstance(wrong, (str, bytes, int)) else wrong)
+    with pytest.raises(BertNerError, match="one string was given|half a character|int is no collection"): asyncio.run(ask())
+
+
 # a request that is wrong gets a sentence, and the server goes on
 
 BAD = {
@@ -89,6 +117,8 @@ BAD = {
     "no text": (dict(value=column()), "TEXT.*(got 0|no text)|(got 0|no text).*TEXT"),
     "too many": (dict(value=column(*[b"Paris"] * (MOST + 1))), f"batch-size must be <= {MOST}"),
     "not UTF-8": (dict(value=column(b"Paris", b"caf\xe9")), r"TEXT\[1\] is not UTF-8"),
+    "half a character": (dict(value=column(b"Paris", "\ud83d".encode("utf-8", "surrogatepass"))), r"TEXT\[1\] is not UTF-8: byte 0xed at 0"),
+    "too long together": (dict(value=column(*[b"x" * 300_000] * 4)), "1,200,000 characters together: send at most 1,000,000"),
     "too long": (dict(value=column(b"x" * (CHARS + 1))), r"TEXT\[0\] has 1,000,001 characters: send at most 1,000,000"),
     "threshold": (dict(value=column(b"Paris"), parameters=dict(threshold=7)), "threshold is .*7.*: send a number from 0 to 1"),
     "labels": (dict(value=column(b"Paris"), parameters=dict(labels="geo,dog")), "labels names 'dog'"),
@@ -127,6 +157,33 @@ def test_one_bad_request_among_many(server, mini_tagger_folder):
     link.close()
 
 
+# a long text and short ones
+
+def test_a_book_holds_nobody_up(server, mini_tagger_folder):
+    "50 short requests that come after a text of a million characters and a shorter long one are answered before these; nobody is refused, the entities are the local ones."
+    tagger, link = Tagger.load(mini_tagger_folder), grpc.InferenceServerClient(server.urls["grpc"])
+    books = {"book": ("Mr. Bush met Paris in New York " * 40_000)[:CHARS], "report": "Mr. Bush met Paris in New York " * 4_000}
+    short = {f"short {n}": f"{n} in Paris" for n in range(50)}
+    answers, done = {}, threading.Semaphore(0)
+    def keep(name, result, error): answers[name] = error or result.as_numpy("ENTITIES"); done.release()       # in the order of coming
+    def send_off(texts):
+        for name, text in texts.items():
+            given = grpc.InferInput("TEXT", [1, 1], "BYTES"); given.set_data_from_numpy(column(text.encode()))
+            link.async_infer("bert_ner", [given], partial(keep, name))
+    send_off(books); send_off(short)
+    for _ in (*books, *short): assert done.acquire(timeout=200)
+    assert set(list(answers)[:50]) == set(short) and set(list(answers)[50:]) == set(books)
+    for name, text in {**short, **books}.items():
+        assert not isinstance(answers[name], Exception), answers[name]
+        assert json.loads(answers[name][0, 0]) == [e.as_dict() for e in tagger.tag(text)]
+    link.close()
+
+
+def test_a_long_text_by_the_client(client, mini_tagger_folder):
+    text = "in Paris " * 15_000
+    assert len(text) > REQUEST_CHARS and client.tag(text) == Tagger.load(mini_tagger_folder).tag(text)
+
+
 # the container's layout
 
 @pytest.mark.parametrize("protocol", APIS)
@@ -152,19 +209,33 @@ def test_the_encoder_refuses(two_models, fault, sentence):
     assert server_ready(two_models.urls["http"])
 
 
-@pytest.mark.parametrize("body", [b"{}", b"{", b"\xff" * 100, b'{"inputs":[{"name":"TEXT","datatype":"BYTES","shape":[2,1],"data":["a"]}]}'])
-def test_bad_json(server, body):
-    host, port = server.urls["http"].split(":")
-    import http.client as plain
-    link = plain.HTTPConnection(host, int(port), timeout=20)
-    link.request("POST", "/v2/models/bert_ner/infer", body, {"Content-Type": "application/json"})
-    assert 400 <= link.getresponse().status < 600
-    link.close()
-    assert server_ready(server.urls["http"])
+def raw(server, body, headers=None):
+    "(status, body of the answer) of one HTTP request."
+    link = plain.HTTPConnection(*server.urls["http"].split(":"), timeout=60)
+    try:
+        link.request("POST", "/v2/models/bert_ner/infer", body, headers or {"Content-Type": "application/json"})
+        answer = link.getresponse()
+        return answer.status, answer.read()
+    finally: link.close()
+
+
+def as_json(**more): return json.dumps({"inputs": [{**dict(name="TEXT", datatype="BYTES", shape=[1, 1], data=["in Paris"]), **more}]}).encode()
+
+# A body that its JSON parser does not take is a 500 in Triton, before any model sees it (tritonserver 2.51, its HTTP front end): nothing of ours decides it. What the parser takes and the model does not is a 400.
+BODIES = [(b"{}", 500, "Unable to parse 'inputs'"), (b"{", 500, "failed to parse the request JSON buffer"), (b"\xff" * 100, 500, "failed to parse the request JSON buffer"), (b"null", 500, "Unable to parse 'inputs'"),
+    (b"[" * 100_000, 500, "failed to parse the request JSON buffer"), (b'{"inputs": 3}', 500, "Unable to parse 'inputs'"), (as_json(data=None), 500, "Unable to parse 'data'"),
+    (as_json(data=[1]), 500, "Unable to parse JSON bytes array"), (as_json(shape=[-1, 1]), 500, "Unable to parse 'shape'"), (as_json(data=["\ud83d"]), 500, "failed to parse the request JSON buffer"),
+    (b'{"inputs": []}', 400, "expected 1 inputs but got 0"), (as_json(shape=[2, 1]), 400, "expected 2 string elements"), (as_json(data=["a", "b"]), 400, "unexpected number of string elements 2"),
+    (as_json(datatype="BLOB"), 400, "invalid datatype for input TEXT"), (as_json(name="TXT"), 400, "TXT"), (as_json().replace(b"Paris", b"caf\xe9"), 400, "TEXT[0] is not UTF-8: byte 0xe9 at 6")]
+
+@pytest.mark.parametrize("body,status,said", BODIES, ids=range(len(BODIES)))
+def test_bad_json(server, body, status, said):
+    answer = raw(server, body)
+    assert answer[0] == status and said in json.loads(answer[1])["error"], answer
+    assert raw(server, as_json())[0] == 200
 
 
 def test_plain_json_is_enough(server):
-    import http.client as plain
     host, port = server.urls["http"].split(":")
     link = plain.HTTPConnection(host, int(port), timeout=20)
     link.request("POST", "/v2/models/bert_ner/infer", json.dumps({"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": ["in Paris"]}]}))
@@ -175,7 +246,6 @@ def test_plain_json_is_enough(server):
 
 def test_a_text_alone_is_a_request_too(server, mini_tagger_folder):
     "Triton's raw binary request: the body is the text, nothing else."
-    import http.client as plain
     for text in ("in Paris", "", "Mr. Bush, 東京\n"):
         link = plain.HTTPConnection(*server.urls["http"].split(":"), timeout=20)
         link.request("POST", "/v2/models/bert_ner/infer", text.encode(), {"Inference-Header-Content-Length": "0"})
@@ -216,11 +286,35 @@ def test_async_clients(server, mini_tagger_folder):
     with pytest.raises(BertNerError, match="no Triton server answers"): asyncio.run(nobody())
 
 
+def test_an_async_client_in_one_event_loop_after_another(server):
+    client = AsyncTritonTagger(server.urls["grpc"])
+    for _ in range(3): assert asyncio.run(client.tag("in Paris"))[0].text == "Paris"
+
+
+@pytest.mark.parametrize("options,said", [(dict(nonsense=1), "unexpected keyword argument 'nonsense'"), (dict(ssl=True, root_certificates="/no/such.pem"), "root_certificates is ./no/such.pem.: there is no such file")])
+def test_options_that_tritonclient_does_not_take(options, said):
+    with pytest.raises(BertNerError, match=said), TritonTagger(**options) as client: client.tag("Paris")
+    async def ask():
+        async with AsyncTritonTagger(**options) as client: await client.tag("Paris")
+    with pytest.raises(BertNerError, match=said): asyncio.run(ask())
+
+
 def test_parameters_of_a_client(server):
     for protocol in APIS:
         with TritonTagger(server.urls[protocol], protocol, labels=["per"], threshold=.1) as client: assert [e.label for e in client.tag("Mr. Bush in Paris")] == ["per"]
-    with TritonTagger(server.urls["grpc"], threshold=3) as client:
-        with pytest.raises(BertNerError, match="refused: .*threshold"): client.tag("Paris")
+    text = "Mr. Bush in Paris on Monday"
+    for labels, want in (("per", ["per"]), ("per, tim", ["per", "tim"]), (iter(["geo"]), ["geo"]), ({"tim"}, ["tim"]), ("", ["per", "geo", "tim"]), (None, ["per", "geo", "tim"])):
+        with TritonTagger(server.urls["grpc"], labels=labels) as client: assert [e.label for _ in range(2) for e in client.tag(text)] == want * 2
+    with TritonTagger(server.urls["grpc"], labels="per,dog") as client:
+        with pytest.raises(BertNerError, match="refused: .*labels names 'dog': there are art, eve"): client.tag("Paris")
+    async def ask(**kw):
+        async with AsyncTritonTagger(server.urls["grpc"], **kw) as client: return [e.label for e in await client.tag(text)]
+    assert asyncio.run(ask(labels="per")) == ["per"] and asyncio.run(ask(threshold=1)) == []
+    for kind in (TritonTagger, AsyncTritonTagger):
+        for wrong in (3, -1, float("nan"), "much", None):
+            with pytest.raises(BertNerError, match="give a number from 0 to 1"): kind(server.urls["grpc"], threshold=wrong)
+        for wrong in (7, [7], [""], "per,", b"per"):
+            with pytest.raises(BertNerError, match="give a list of labels"): kind(server.urls["grpc"], labels=wrong)
 
 
 @pytest.mark.parametrize("protocol", APIS)
@@ -284,6 +378,98 @@ def test_no_repository(tmp_path):
     with pytest.raises(BertNerError, match="bert-ner prepare-triton"): Server(tmp_path)
 
 
+@pytest.mark.parametrize("ports,said", [((70_000, 0, 0), "70000 is not a port"), ((0, -1, 0), "-1 is not a port"), (("8000", 0, 0), "'8000' is not a port"), ((0, 0), "three ports are due"),
+                                        ((40_123, 40_123, 0), "port 40123 is given twice")])
+def test_serve_refuses_ports_at_once(repository, ports, said):
+    with pytest.raises(BertNerError, match=said) as e: serve(repository, ports)
+    assert "\n" not in str(e.value)
+
+
+def test_a_version_that_is_broken(repository, tmp_path):
+    broken = shutil.copytree(repository, tmp_path/"models")
+    for text in ("{", "[]", "{}"):
+        (broken/"bert_ner"/"1"/"prepared.json").write_text(text)
+        for attempt in (lambda: Server(broken, log=tmp_path/"log"), lambda: prepare(broken, model=repository/"bert_ner"/"1")):
+            with pytest.raises(BertNerError, match="bert_ner/1 was not written by `bert-ner prepare-triton`, or is broken: move it away"): attempt()
+
+
+@pytest.mark.parametrize("log", ["folder", "file/log"])
+def test_a_log_that_cannot_be_written(repository, tmp_path, log):
+    (tmp_path/"folder").mkdir(); (tmp_path/"file").touch()
+    with pytest.raises(BertNerError, match=f"{log} cannot be written"): Server(repository, log=tmp_path/log)
+
+
+# what somebody else put there stays
+
+def tree(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+FOREIGN = ["bert_ner/7/model.py", "bert_ner/12/1/x", "bert_ner/config.pbtxt", "bert_ner/notes.txt", "bert_ner/bad-3/x", "bert_ner_encoder/1/model.onnx", "bert_ner_encoder/config.pbtxt", "bert_ner"]
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_model_of_somebody_else_is_not_replaced(mini_tagger_folder, tmp_path, name):
+    (tmp_path/"models"/name).parent.mkdir(parents=True); (tmp_path/"models"/name).write_text("mine")
+    before = tree(tmp_path)
+    for fresh in (False, True):
+        with pytest.raises(BertNerError, match=r"models/bert_ner\S* was not written by `bert-ner prepare-triton`"): prepare(tmp_path/"models", "python", model=mini_tagger_folder, fresh=fresh)
+        assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["bert_ner/1/notes.txt", "bert_ner/3/model.py", "bert_ner_encoder/3/model.onnx", "bert_ner_encoder/1/data/x"])
+def test_a_file_beside_ours_is_not_lost(mini_tagger_folder, tmp_path, name):
+    "Version 3 would remove version 1, and replace an unknown 3."
+    folder = tmp_path/"models"
+    for _ in range(2): prepare(folder, "python", model=mini_tagger_folder)
+    (folder/name).parent.mkdir(parents=True, exist_ok=True); (folder/name).write_text("mine")
+    before = tree(tmp_path)
+    for fresh in (False, True):
+        with pytest.raises(BertNerError, match="was not written by"): prepare(folder, "python", model=mini_tagger_folder, fresh=fresh)
+        assert tree(tmp_path) == before
+
+
+def test_other_models_and_edited_configurations_stay(mini_tagger_folder, tmp_path):
+    folder = tmp_path/"models"
+    prepare(folder, "python", model=mini_tagger_folder)
+    config = folder/"bert_ner_encoder"/"config.pbtxt"; config.write_text(config.read_text().replace("count: 1", "count: 2"))
+    mine = ["other/1/model.onnx", "bert_ner_mine/2/x", "bert_ner/bad-2/x", "readme.txt"]
+    for name in mine: (folder/name).parent.mkdir(parents=True, exist_ok=True); (folder/name).write_text("mine")
+    prepare(folder, "python", model=mini_tagger_folder)
+    assert withdraw(folder) == 1 and {p.name for p in (folder/"bert_ner").iterdir()} == {"config.pbtxt", "1", "bad-2", "bad-2-2"}
+    prepare(folder, "python", model=mini_tagger_folder); assert withdraw(folder) == 1
+    assert {p.name for p in (folder/"bert_ner").iterdir()} == {"config.pbtxt", "1", "bad-2", "bad-2-2"}       # what was set aside before is ours
+    with pytest.raises(BertNerError, match="was not written by"): prepare(folder, model=mini_tagger_folder)  # another flavour: all of bert_ner would go
+    shutil.rmtree(folder/"bert_ner"/"bad-2")
+    prepare(folder, model=mini_tagger_folder)
+    assert versions(folder) == [1] and "count: 2" in config.read_text() and all((folder/name).read_text() == "mine" for name in mine if "bad" not in name)
+
+
+def test_an_empty_name_is_no_repository(mini_tagger_folder, tmp_path):
+    (tmp_path/"file").touch()
+    for attempt in (lambda f: prepare(f, model=mini_tagger_folder), withdraw, Server):
+        with pytest.raises(BertNerError, match="is empty"): attempt("")
+        with pytest.raises(BertNerError, match="is a file"): attempt(tmp_path/"file")
+
+
+def test_git_sees_nothing_of_what_is_prepared_served_and_withdrawn(mini_tagger_folder, tmp_path):
+    shutil.copy(ROOT/".gitignore", tmp_path); folder = tmp_path/"model_repository"
+    prepare(folder, model=mini_tagger_folder)
+    def git(*args): return subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    git("init"); git("add", "."); git("commit", "-m", "all")
+    assert git("ls-files").split() == [".gitignore", "model_repository/bert_ner/config.pbtxt"]
+    prepare(folder, model=mini_tagger_folder)
+    assert git("status", "--short") == ""
+    with Server(folder, log=tmp_path/"reports"/"triton.log", timeout=120): assert git("status", "--short") == ""
+    withdraw(folder)
+    (tmp_path/".model_repository.x1y2"/"bert_ner").mkdir(parents=True); (tmp_path/".model_repository.x1y2"/"bert_ner"/"config.pbtxt").touch()       # of one that was killed
+    assert git("status", "--short") == "" and (folder/"bert_ner"/"bad-2").is_dir()
+
+
+def test_a_log_is_continued(repository, tmp_path):
+    (tmp_path/"log").write_text('E1122 "an older fault"\n')
+    with Server(repository, log=tmp_path/"log", timeout=120) as server: assert server.said() and "older fault" not in server.said()
+    assert (tmp_path/"log").read_text().startswith('E1122 "an older fault"\n')
+
+
 # nothing left behind
 
 def test_clean_stop(repository, tmp_path):
@@ -314,6 +500,6 @@ def test_the_parent_ends(repository, tmp_path, how):
 # what is in git
 
 def test_committed_configuration():
-    assert [p.name for p in (ROOT/"model_repository").iterdir()] == ["bert_ner"]
-    text = (ROOT/"model_repository"/"bert_ner"/"config.pbtxt").read_text(encoding="utf-8")
-    assert text == text_config() and text_format.Parse(text, ModelConfig()).name == "bert_ner"
+    file = ROOT/"model_repository"/"bert_ner"/"config.pbtxt"
+    text = file.read_text(encoding="utf-8")
+    assert text == text_config() and is_signed(file) and text_format.Parse(text, ModelConfig()).name == "bert_ner"
