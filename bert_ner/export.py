@@ -153,7 +153,7 @@ def export_model(
     packer, tags = load_packer(source)
     reference = Tagger(torch_engine, packer, tags)
     with whole(folder, "tagger.json") as tmp:
-        save_tagger(tmp, packer.tokenizer, tags, packer.case_channel, packer.max_length)
+        save_tagger(tmp, packer.tokenizer, tags, packer.case_channel, packer.max_length, model_about(source))
         to_onnx(torch_engine.model.cpu(), tmp/"model.plain.onnx")
         fuse(tmp/"model.plain.onnx", tmp/"model.onnx", config.num_hidden_layers, config.num_attention_heads, config.hidden_size)
         to_int8(tmp/"model.onnx", tmp/"model.int8.onnx", packer, training)

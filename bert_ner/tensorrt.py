@@ -237,7 +237,7 @@ def write_engine(
     profiles = length_profiles(buckets, max_tokens, packer.max_length)
     windows = packer.windows(samples)
     batches = [collate([windows[i] for i in b], packer.pad) for b in token_batches([len(w.ids) for w in windows])]
-    save_tagger(folder, packer.tokenizer, tags, packer.case_channel, packer.max_length)
+    save_tagger(folder, packer.tokenizer, tags, packer.case_channel, packer.max_length, model_about(source))
     with tempfile.TemporaryDirectory() as d:
         plan = build_plan(to_fp16(Path(source)/"model.plain.onnx", Path(d)/"model.fp16.onnx", batches), profiles)
     with whole(Path(folder)/"model.plan") as tmp: tmp.write_bytes(plan)
