@@ -682,10 +682,11 @@ def run_of(
     folder: Path,       # the tagger's
     engine: str,        # a key of `ENGINES`
 ) -> dict:              # JSON-ready
-    "What makes two runs the same: a local file's content, what the file system knows of one elsewhere (length, time, ETag), the content of the model's files."
+    "What makes two runs the same: a file's content, here or in an archive, what the file system knows of one elsewhere (length, time, ETag), the content of the model's files."
     def content(address):
         fs, path = locate(address)
-        with _said(address, "read"): known = file_hash(path) if isinstance(fs, LocalFileSystem) else fs.ukey(path)
+        near = isinstance(fs, LocalFileSystem) or "::" in address
+        with _said(address, "read"): known = _hash_of(address) if near else fs.ukey(path)
         return " ".join([file_format(address)[0], known, *(f"{k}={v}" for k, v in partition_values(address).items())])
     if not (Path(folder)/"tagger.json").is_file(): raise BertNerError(f"no trained model in {folder}: `make repro` trains one")
     model = [f"{f.name} {file_hash(f)}" for f in sorted(Path(folder).iterdir()) if f.is_file()]
@@ -1121,8 +1122,8 @@ def annotate(
     layout = Layout(format=format or (single[0] if single else "jsonl" if FORMATS[file_format(files[0])[0]] == "jsonl" else "parquet"), **layout)
     file = target if single else ""
     _check(layout, single, target)
-    _check_apart(source, files, target, folder)
     standing(f"{target}.run" if single else folder, file)
+    _check_apart(source, files, target, folder)
     if workers is not None or address: need_ray(address)
     engine = best_engine(model) if engine == "auto" else engine
     columns, run = _check_files(files, layout, single), run_of(files, layout, model, engine)
