@@ -36,7 +36,7 @@ from .infer import *
 FORMATS = dict(txt="text", csv="csv", tsv="csv", jsonl="jsonl", ndjson="jsonl", parquet="parquet")
 CODECS = dict(gz="gzip", zst="zstd")
 
-def _links(address):  # of a chained address: those before the one that has the path, that one, those behind it; a path is one link
+def _links(address):  # of a chained address: those before the one that has the path, that one, those behind it
     links = address.split("::")
     at = next((i for i, l in enumerate(links) if "://" in l), len(links) - 1)
     return (links[:at], links[at], links[at + 1:]) if _is_url(address) else ([], address, [])
@@ -45,7 +45,8 @@ def _is_url(address):
     if re.match(r"[A-Za-z][\w+.-]+://", address): return True
     return "::" in address and address.partition("::")[0] in available_protocols() and not os.path.lexists(address)
 
-def printable(address): return str(address).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")  # a name need not be UTF-8
+def printable(address):        # a name need not be UTF-8
+    return str(address).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 def file_format(
     address: str,  # of a file, e.g. "texts/a.jsonl.gz"
@@ -76,7 +77,8 @@ def _said(address, what):  # errors of a file system as one sentence
     try: yield
     except BertNerError: raise
     except (NotImplementedError, ValueError, OSError) as e:
-        raise BertNerError(f"{printable(address)} cannot be {what}: {getattr(e, 'strerror', '') or ' '.join(str(e).split()) or type(e).__name__}") from e
+        why = getattr(e, "strerror", "") or " ".join(str(e).split()) or type(e).__name__
+        raise BertNerError(f"{printable(address)} cannot be {what}: {why}") from e
 
 def _stands(address):      # whether anything is there, a link to nothing too
     fs, path = locate(address)
@@ -130,7 +132,9 @@ def find_files(
                 inside = [p for p in every if p.rsplit("/", 1)[-1][0] not in "._" and fs.isfile(p)]
                 more = {p.rsplit("/", 1)[-1] for p in {*every} - {*inside}}
             else: inside = []
-        if not inside: raise BertNerError(f"no texts at {printable(one)}{_passed_over(sorted(more), ' ({})')}: give a file, a folder or a glob of {endings}")
+        if not inside:
+            raise BertNerError(f"no texts at {printable(one)}{_passed_over(sorted(more), ' ({})')}: "
+                f"give a file, a folder or a glob of {endings}")
         unknown = [p for p in inside if not file_format(p)]
         if unknown: raise BertNerError(f"{printable(unknown[0])}: the name does not say what is inside: {endings}")
         skipped |= more
@@ -138,8 +142,9 @@ def find_files(
     return sorted(found), sorted(skipped, key=lambda n: (n.rsplit("/", 1)[-1][:1] in "._", n))
 
 def _sources(source):     # as a list of strings
-    out = [os.fspath(source)] if isinstance(source, (str, os.PathLike)) else [os.fspath(s) for s in source]
-    if not out or not all(str(s).strip() for s in out): raise BertNerError("the source is empty: give a file, a folder or a glob")
+    out = [*map(os.fsdecode, [source] if isinstance(source, (str, bytes, os.PathLike)) else source or [])]
+    if not out or not all(s.strip() for s in out):
+        raise BertNerError("the source is empty: give a file, a folder or a glob")
     return out
 
 def _address(source, path):  # of `path` in the file system of `source`
@@ -160,7 +165,7 @@ def source_files(
 def partition_values(
     address: str,             # of a file
 ) -> dict[str, str | None]:   # column -> value
-    "What the folders right above a file say of its rows, `year=2024/month=01/a.csv`, as Hive and Spark write it; the values are strings."
+    "What the folders right above a file say of its rows, `year=2024/a.csv`, as Hive and Spark write it, as strings."
     out = {}
     for step in reversed(_links(address)[1].split("/")[:-1]):
         key, sign, value = step.partition("=")
@@ -192,7 +197,9 @@ class Layout:
         twice = [n for n in names if names.count(n) > 1]
         if twice: raise BertNerError(f"two columns are called '{twice[0]}'")
         near = [n for n in names if _like(n) == _like(self.text)]
-        if self.text not in names: raise BertNerError(f"no column '{self.text}': there {f'is {near[0]!r}' if near else f'are {_some(names)}'}")
+        if self.text not in names:
+            raise BertNerError(f"no column '{self.text}': "
+                f"there {f'is {near[0]!r}' if near else f'are {_some(names)}'}")
         taken = [n for n in names if _like(n) == _like(self.column)]
         if taken: raise BertNerError(f"there is a column '{taken[0]}' already: choose another name for the entities")
 
@@ -223,9 +230,13 @@ def as_utf8(
     head = f.peek(2**16)[:2**16]
     found, marked = detect_encoding(head)
     family, wide = found.removesuffix("-sig")[:6].rstrip("-"), ("utf-16", "utf-32")
-    if not encoding and not marked and family in wide: raise BertNerError(f"this looks like {family.upper()} without a byte order mark: name its encoding, or save it as UTF-8")
+    if not encoding and not marked and family in wide:
+        raise BertNerError(f"this looks like {family.upper()} without a byte order mark: "
+            "name its encoding, or save it as UTF-8")
     other = (marked or family in wide) and not encoding.startswith(family) or encoding.startswith(wide) and not marked and b"\0" not in head
-    if encoding and head and other: raise BertNerError(f"this looks like {family.upper()}, not {encoding.upper()}: name its own encoding, or save it as UTF-8")
+    if encoding and head and other:
+        raise BertNerError(f"this looks like {family.upper()}, not {encoding.upper()}: "
+            "name its own encoding, or save it as UTF-8")
     if encoding in wide and not found.startswith(encoding): encoding += "-le"
     elif encoding in ("", *wide): encoding = found
     if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"): f = io.BufferedReader(_Utf8(f, encoding), 2**18)
@@ -276,13 +287,16 @@ def _jsonl_rows(f, layout, extra):
 
 def _once(pairs):      # an object that has every name once
     out = dict(pairs)
-    if len(out) < len(pairs): raise BertNerError(f"two values of '{next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))}'")
+    if len(out) < len(pairs):
+        raise BertNerError(f"two values of '{next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))}'")
     return out
 
 def _deep(value, most=200):
+    level = [value]
     for _ in range(most):
-        value = [x for v in ([value] if isinstance(value, dict) else value) if isinstance(v, (dict, list)) for x in (v.values() if isinstance(v, dict) else v)]
-        if not value: return False
+        nested = [v for v in level if isinstance(v, (dict, list))]
+        if not nested: return False
+        level = [x for v in nested for x in (v.values() if isinstance(v, dict) else v)]
     return True
 
 # %% ../nbs/08_bulk.ipynb #0018
@@ -315,16 +329,20 @@ class _Records:
     def first_line_only(self): self.waiting.extendleft(reversed(self.held[1:]))
 
 def _csv_error(e):
-    known = {"unexpected end": "a quote is never closed", "expected after": "a quote in the middle of a field", "field larger": "a field too long, or a quote never closed",
-             "new-line": "a carriage return in the middle of a line"}
+    known = {"unexpected end": "a quote is never closed", "expected after": "a quote in the middle of a field",
+        "field larger": "a field too long, or a quote never closed", "new-line": "a carriage return in the middle of a line"}
     return f"not CSV: {next((v for k, v in known.items() if k in str(e)), str(e))}"
 
-def _digits(value): return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", value)) if re.search(r"\d", value) else None   # "x17" -> "a9"
+def _digits(value):    # "x17" -> "a9"; None without a digit
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", value)) if re.search(r"\d", value) else None
 
-def _swallowed(lines, values, delimiter):   # whether the lines inside of a record (five at least) look like rows: as many fields, numbers where it has numbers
-    inner, kinds = lines[1:-1], {i: k for i, v in enumerate(values) if (k := _digits(v)) and " " not in k and "\n" not in k}
+def _swallowed(lines, values, delimiter):
+    "Whether the lines inside of a record (five at least) look like rows: as many fields, numbers where it has numbers."
+    inner, kinds = lines[1:-1], {i: _digits(v) for i, v in enumerate(values) if _digits(v) and not re.search(r"\s", v)}
     if len(inner) < 5 or len(values) < 2: return False
-    def alike(line): fields = line.rstrip("\r\n").split(delimiter); return len(fields) == len(values) and all(_digits(fields[i]) == k for i, k in kinds.items())
+    def alike(line):
+        fields = line.rstrip("\r\n").split(delimiter)
+        return len(fields) == len(values) and all(_digits(fields[i]) == k for i, k in kinds.items())
     return sum(alike(l.decode("utf-8", "replace")) for l in inner) >= .9 * len(inner)
 
 # %% ../nbs/08_bulk.ipynb #0018b
@@ -403,7 +421,8 @@ def open_rows(
                 names, rows = _delimited(f, layout, suffix, extra)
                 yield rows, lambda rows: raw.tell(), names and pa.schema([(n, pa.string()) for n in names])
     except BertNerError as e: raise BertNerError(f"{printable(address)}: {e}") from e.__cause__
-    except (OSError, EOFError, UnicodeError, pa.ArrowException) as e: raise BertNerError(f"{printable(address)} cannot be read to its end: {' '.join(str(e).split())}") from e
+    except (OSError, EOFError, UnicodeError, pa.ArrowException) as e:
+        raise BertNerError(f"{printable(address)} cannot be read to its end: {' '.join(str(e).split())}") from e
 
 def _delimited(f, layout, suffix, extra):   # (names of the columns, None of JSONL; an iterator of rows)
     if FORMATS[suffix] == "jsonl":
@@ -531,7 +550,7 @@ def check_json_text(
     found,           # rows of a JSONL file, as `open_rows` gives them
     layout: Layout,
 ) -> None:
-    "Raises `BertNerError` where there are objects, but none has a text in the text's column: most likely its name is mistyped. Reads up to the first that has."
+    "Raises `BertNerError` where there are objects, but none has a text in the text's column; reads up to the first that has."
     names, kinds, taken = {}, set(), False
     for row, text, why in found:
         if not isinstance(row, dict): continue
@@ -556,8 +575,9 @@ def output_schema(
     return schema.append(pa.field(layout.column, ENTITIES))
 
 # %% ../nbs/08_bulk.ipynb #0031d
-WIDENING = [[pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float64()], [pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(), pa.float64()], [pa.uint8(), pa.int16()],
-    [pa.uint16(), pa.int32()], [pa.uint32(), pa.int64()], [pa.float16(), pa.float32(), pa.float64()], [pa.string(), pa.large_string()], [pa.binary(), pa.large_binary()]]
+WIDENING = [[pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float64()], [pa.uint8(), pa.int16()],
+    [pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(), pa.float64()], [pa.uint16(), pa.int32()], [pa.uint32(), pa.int64()],
+    [pa.float16(), pa.float32(), pa.float64()], [pa.string(), pa.large_string()], [pa.binary(), pa.large_binary()]]
 
 def _wider(a, b):      # the Arrow type that has what `a` and what `b` can have; None: there is none
     if a == b or pa.types.is_null(b): return a
@@ -588,11 +608,15 @@ def merge_schemas(
         out[name], first = seen[0]
         for kind, address in seen[1:]:
             merged = _wider(out[name], kind)
-            if merged is None: raise BertNerError(f"the column '{name}' is {out[name]} in {printable(first)} and {kind} in {printable(address)}, which do not go into one table: give a folder as target")
+            if merged is None:
+                raise BertNerError(f"the column '{name}' is {out[name]} in {printable(first)} and {kind} in {printable(address)}, "
+                    "which do not go into one table: give a folder as target")
             out[name] = merged
         big = [a for t, a in seen if t in (pa.int64(), pa.uint64())] if out[name] == pa.float64() else []
         inexact = [a for a in big if not _exact(a, name)]
-        if inexact: raise BertNerError(f"the column '{name}' has integers in {printable(inexact[0])} and floats elsewhere, which do not go into one table exactly: give a folder as target")
+        if inexact:
+            raise BertNerError(f"the column '{name}' has integers in {printable(inexact[0])} and floats elsewhere, "
+                "which do not go into one table exactly: give a folder as target")
     return pa.schema(out)
 
 # %% ../nbs/08_bulk.ipynb #0034
@@ -667,7 +691,8 @@ class Annotator:
             fs, path = locate(address)
             if not _stands(address): put(address, data)
             elif not fs.isfile(path) or fs.size(path) != len(data) or fs.cat_file(path) != data:
-                raise BertNerError(f"{printable(address)} is there and is not this run's: move it away, and give the same command again")
+                raise BertNerError(f"{printable(address)} is there and is not this run's: "
+                    "move it away, and give the same command again")
         about = dict(first=part.first, rows=len(part), refused=part.refused, last=part.last, read=part.read)
         record = dict(name=part.name, **about, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         put(f"{self.folder}/{RECORDS}/{part.name}.json", json.dumps(record).encode())
@@ -693,8 +718,9 @@ def run_of(
     return dict(version=bert_ner.__version__, input=[printable(content(f)) for f in files], model=hashlib.sha256("\n".join(model).encode()).hexdigest(), engine=engine, **asdict(layout))
 
 # %% ../nbs/08_bulk.ipynb #0041
-OWN = re.compile(rf"({MANIFEST}|{REFUSED}|part-\d{{5,}}-\d{{6,}}\.(parquet|jsonl)|{RECORDS}/\d{{5,}}-\d{{6,}}\.json)")   # what a run writes
-LEFT = re.compile(rf"({RECORDS}/)?\.({MANIFEST}|{REFUSED}|part-\d{{5,}}-\d{{6,}}\.(parquet|jsonl)|\d{{5,}}-\d{{6,}}\.json)\.\d+(-\d+)?")   # and a killed one leaves
+_NUMBER, _FILES = r"\d{5,}-\d{6,}", rf"{MANIFEST}|{REFUSED}|part-\d{{5,}}-\d{{6,}}\.(parquet|jsonl)"
+OWN = re.compile(rf"{_FILES}|{RECORDS}/{_NUMBER}\.json")                                   # what a run writes
+LEFT = re.compile(rf"\.({_FILES})\.\d+(-\d+)?|{RECORDS}/\.{_NUMBER}\.json\.\d+(-\d+)?")   # what a killed one leaves
 
 def _contents(folder):   # name of a file below it -> (path, bytes)
     fs, path = locate(folder)
@@ -717,14 +743,16 @@ def records(
     for name, r in _records(folder).items():
         file = f"part-{name}.{format}"
         size = found[file][1] if file in found else 0 if not r["bytes"] else None
-        if size is not None and size != r["bytes"]: raise BertNerError(f"{printable(folder)}/{file} was changed since it was written: move it away, and give the same command again")
+        if size is not None and size != r["bytes"]:
+            raise BertNerError(f"{printable(folder)}/{file} was changed since it was written: "
+                "move it away, and give the same command again")
         if size is not None: out[name] = r
     return out
 
 # %% ../nbs/08_bulk.ipynb #0042
 def manifest(
     folder: str,    # of a run
-) -> dict | None:   # run, files, done (totals, None while it is not finished), file (bytes and sha256 of the one file that was written, or None)
+) -> dict | None:   # run, files, done (totals, None while it is not finished), file (bytes, sha256 of the one file)
     "The manifest of the run in `folder`, None where there is none."
     fs, path = locate(f"{folder}/{MANIFEST}")
     fs.invalidate_cache()
@@ -732,7 +760,8 @@ def manifest(
     with _said(f"{folder}/{MANIFEST}", "read"): data = fs.cat_file(path)
     with suppress(ValueError):
         known = json.loads(data)
-        if isinstance(known, dict) and {"run", "files", "done"} <= known.keys() and isinstance(known["run"], dict) and {"input", "model", "format"} <= known["run"].keys(): return known
+        ours = isinstance(known, dict) and {"run", "files", "done"} <= known.keys() and isinstance(known["run"], dict)
+        if ours and {"input", "model", "format"} <= known["run"].keys(): return known
 
 def write_manifest(folder: str, run: dict, files: list[str], done: dict | None = None, file: dict | None = None):
     "Write what `manifest` reads."
@@ -787,7 +816,8 @@ def standing(
     if not old and _stands(folder):
         fs, path = locate(folder)
         with _said(folder, "read"): others = [] if not fs.isdir(path) else [n for n in _contents(folder) if not LEFT.fullmatch(n)]
-        if others or not fs.isdir(path): raise BertNerError(f"{printable(folder)} is there and is no run of annotate: choose another name")
+        if others or not fs.isdir(path):
+            raise BertNerError(f"{printable(folder)} is there and is no run of annotate: choose another name")
     return old
 
 def begin(
@@ -800,11 +830,14 @@ def begin(
     "Begin the run, or find what is there of it. Raises `BertNerError` where there is another one, or something else."
     old, (fs, path), new = standing(folder, target), locate(folder), not _stands(folder)
     changed = [k for k, v in run.items() if old["run"].get(k) != v] if old and not overwrite else []
-    if changed: raise BertNerError(f"{printable(folder)} was begun with another {' and another '.join(changed)}: give it what it was begun with, or start anew with --overwrite")
+    if changed:
+        raise BertNerError(f"{printable(folder)} was begun with another {' and another '.join(changed)}: "
+            "give it what it was begun with, or start anew with --overwrite")
     if old and target and _stands(target):
         (to, name), wrote = locate(target), old.get("file") or _unrecorded(folder, old, _single(target))
         if not wrote or (to.size(name), _hash_of(target)) != (wrote["bytes"], wrote["sha256"]):
-            raise BertNerError(f"{printable(target)} was changed or written by something else since: move it away, and give the same command again")
+            raise BertNerError(f"{printable(target)} was changed or written by something else since: "
+                "move it away, and give the same command again")
     if old and overwrite:
         check_parts(folder)
         if target and _stands(target):
@@ -844,12 +877,16 @@ def finish(
         number, first, last = 0, 1, False
         while not last:
             r = found.get(Part(i, number, first).name)
-            if not r or r["first"] != first: raise BertNerError(f"{printable(folder)} is not complete: part {number} of {printable(address)} is missing; the same command goes on")
+            if not r or r["first"] != first:
+                raise BertNerError(f"{printable(folder)} is not complete: "
+                    f"part {number} of {printable(address)} is missing; the same command goes on")
             lines.writerows([printable(address), *x] for x in r["refused"])
             parts.append(r); number, first, last = number + 1, first + r["rows"], r["last"]
     with ThreadPoolExecutor(16) as pool: out = [*pool.map(lambda r: _rows_in(f"{folder}/part-{r['name']}.{run['format']}") if r["bytes"] else 0, parts)]
     wrong = [r["name"] for r, n in zip(parts, out) if n + len(r["refused"]) != r["rows"]]
-    if wrong: raise BertNerError(f"{printable(folder)}: part-{wrong[0]}.{run['format']} has not the rows that were written: remove the file and give the same command again")
+    if wrong:
+        raise BertNerError(f"{printable(folder)}: part-{wrong[0]}.{run['format']} has not the rows that were written: "
+            "remove the file and give the same command again")
     put(f"{folder}/{REFUSED}", refused.getvalue().encode("utf-8", "backslashreplace"))
     done = dict(rows=sum(out), refused=sum(len(r["refused"]) for r in parts), parts=len(parts))
     return done
@@ -880,7 +917,9 @@ def join(
     codec: str | None = None,   # a value of `CODECS`
 ) -> dict:                # bytes and sha256 of the file
     "Write the parts of `folder` to the one file `target`, one part in memory at a time. Raises `BertNerError` where they have columns of one name and different types."
-    if target and _stands(target): raise BertNerError(f"{printable(target)} was written by something else meanwhile: move it away, and give the same command again")
+    if target and _stands(target):
+        raise BertNerError(f"{printable(target)} was written by something else meanwhile: "
+            "move it away, and give the same command again")
     parts = [f"{folder}/part-{name}.{format}" for name, r in sorted(records(folder, format).items()) if r["bytes"]]
     with _said(target or folder, "written"), _whole_file(target) if target else nullcontext() as f:
         out = _Counted(f)
@@ -905,7 +944,8 @@ def _join_tables(parts, out, folder):
             for table in map(pq.read_table, _opened(parts)):
                 columns = [table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type) for f in schema]
                 writer.write_table(pa.table(columns, schema=schema))
-    except pa.ArrowException as e: raise BertNerError(f"the files do not make one table ({e}): the parts are in {printable(folder)}") from e
+    except pa.ArrowException as e:
+        raise BertNerError(f"the files do not make one table ({e}): the parts are in {printable(folder)}") from e
 
 # %% ../nbs/08_bulk.ipynb #0050
 def need_ray(
@@ -1051,14 +1091,16 @@ def _follow(new, files, done, shown):  # the share of the input's bytes, the tim
 
 # %% ../nbs/08_bulk.ipynb #0058b
 def _target(target):       # as a string. Raises `BertNerError` where it names no place, or a file of a kind that is not written
-    target = os.fspath(target)
-    if isinstance(target, bytes): target = os.fsdecode(target)
-    if not target.strip() or "\0" in target: raise BertNerError("the target is empty: give a folder, or a file that ends in .parquet or .jsonl" if not target.strip() else "the target has a NUL in its name")
-    if _is_url(target) and "::" in target: raise BertNerError(f"{printable(target)} is inside of another file: write to a folder or a file of its own")
+    target = os.fsdecode(target)
+    if not target.strip() or "\0" in target:
+        raise BertNerError("the target is empty: give a folder, or a file that ends in .parquet or .jsonl" if not target.strip() else "the target has a NUL in its name")
+    if _is_url(target) and "::" in target:
+        raise BertNerError(f"{printable(target)} is inside of another file: write to a folder or a file of its own")
     name = _links(target)[1].rsplit("/", 1)[-1]
     ending = re.fullmatch(r".+\.([A-Za-z][A-Za-z0-9]{0,9})", name.strip(), re.S)
     if _single(target) or not ending or manifest(_folder(target)): return target
-    raise BertNerError(f"{printable(target)} would be .{ending[1]}, which is not written: let it end in .parquet, .jsonl or .jsonl.gz, or in a slash if it is to be a folder")
+    raise BertNerError(f"{printable(target)} would be .{ending[1]}, which is not written: "
+        "let it end in .parquet, .jsonl or .jsonl.gz, or in a slash if it is to be a folder")
 
 def _real(fs, path):       # without `..` and links
     return os.path.realpath(path) if isinstance(fs, LocalFileSystem) else posixpath.normpath(path)
@@ -1083,8 +1125,11 @@ def _check_apart(source, files, target, folder):   # the input is not to contain
 
 def _check(layout, single, target):
     if layout.format not in ("parquet", "jsonl"): raise BertNerError(f"the format is parquet or jsonl, not '{layout.format}'")
-    if single and single[0] != layout.format: raise BertNerError(f"{printable(target)} is to be {layout.format}: let its name end in .{layout.format}, or give a folder")
-    if min(layout.rows, layout.limit, layout.size) < 1: raise BertNerError("a part has at least one row, and a text at least one character")
+    if single and single[0] != layout.format:
+        raise BertNerError(f"{printable(target)} is to be {layout.format}: "
+            f"let its name end in .{layout.format}, or give a folder")
+    if min(layout.rows, layout.limit, layout.size) < 1:
+        raise BertNerError("a part has at least one row, and a text at least one character")
     check_text(layout.column, "the name of the new column")
     if not layout.column.strip(): raise BertNerError("the new column has no name: choose one")
     if _like(layout.column) in (_like(layout.text), OTHER): raise BertNerError(f"the new column cannot be called '{layout.column}': " + (
@@ -1112,7 +1157,9 @@ def annotate(
     progress: bool = True,        # show it
     **layout,                     # text, column, rows, limit, size, encoding, quoted: see `Layout`
 ) -> dict:                        # rows, refused, parts; seconds and rate of this call; skipped: names of files that a folder has and that were not read
-    "Write the rows of `source` with their entities to `target`, going on where an earlier call was killed. Raises `BertNerError` for a run begun otherwise, and before anything is written for columns that will not do."
+    """Write the rows of `source` with their entities to `target`, going on where an earlier call was killed.
+
+    Raises `BertNerError` for a run begun otherwise, for anything else at the target, and, before anything is written, for columns that will not do."""
     unknown = layout.keys() - {f.name for f in fields(Layout)}
     if unknown: raise TypeError(f"annotate() got an unexpected keyword argument '{min(unknown)}'")
     start, source, target = time.perf_counter(), _sources(source), _target(target)
@@ -1145,14 +1192,15 @@ def refused_file(
     target: str,   # of a run
 ) -> str:          # address
     "Where the rows are named that a run refused."
-    return f"{_run_folder(target)}/{REFUSED}"
+    return f"{_run_folder(os.fsdecode(target))}/{REFUSED}"
 
 def _entity_lists(address, kind, column):   # the entities of each row of a file that `annotate` wrote
     fs, path = locate(address)
     with fs.open(path, "rb") as f:
         if kind == "parquet":
             file = pq.ParquetFile(f)
-            if column not in file.schema_arrow.names: raise BertNerError(f"no column '{column}': there are {_some(file.schema_arrow.names)}")
+            if column not in file.schema_arrow.names:
+                raise BertNerError(f"no column '{column}': there are {_some(file.schema_arrow.names)}")
             for batch in file.iter_batches(columns=[column]): yield from batch.column(0).to_pylist()
             return
         for line in io.BufferedReader(pa.input_stream(f, compression=(file_format(address) or (None, None))[1]), 2**18):
@@ -1167,21 +1215,27 @@ def stats(
     column: str = "",          # of the entities; by default the one that the run made
 ) -> dict:                     # rows, refused, entities; types: label -> count, most: [(text, count)]
     "What `annotate` found. Raises `BertNerError` where there is no finished run, or its files are not what it wrote."
-    target = os.fspath(target)
+    target = os.fsdecode(target)
+    if not target.strip(): raise BertNerError("the target is empty: give what annotate wrote")
     folder = _run_folder(target)
     known, single, (fs, path) = manifest(folder), folder != _folder(target), locate(target)
-    if not known or not known["done"]: raise BertNerError(f"{printable(target)} is no finished run of annotate" + ("" if not known else ": give its command again, it goes on"))
+    if not known or not known["done"]:
+        raise BertNerError(f"{printable(target)} is no finished run of annotate" + ("" if not known else ": give its command again, it goes on"))
     kind, totals = known["run"]["format"], known["done"]
     kept = {} if single else records(folder, kind)
-    if single and not fs.isfile(path) or not single and len(kept) < totals["parts"]: raise BertNerError(f"{printable(target)} is not complete any more: give its command again, it goes on")
-    if single and fs.size(path) != known["file"]["bytes"]: raise BertNerError(f"{printable(target)} was changed since annotate wrote it")
+    if single and not fs.isfile(path) or not single and len(kept) < totals["parts"]:
+        raise BertNerError(f"{printable(target)} is not complete any more: give its command again, it goes on")
+    if single and known.get("file") and fs.size(path) != known["file"]["bytes"]:
+        raise BertNerError(f"{printable(target)} was changed since annotate wrote it")
     files = [target] if single else [f"{folder}/part-{n}.{kind}" for n, r in sorted(kept.items()) if r["bytes"]]
     counts, column = Counter(), column or known["run"]["column"]
     try:
         for address in files:
             for entities in _entity_lists(address, kind, column): counts.update((e["label"], e["text"]) for e in entities)
-    except (KeyError, TypeError): raise BertNerError(f"the column '{column}' of {printable(target)} does not hold entities") from None
-    except (OSError, ValueError, pa.ArrowException) as e: raise BertNerError(f"{printable(address)} cannot be read: {e}") from e
+    except (KeyError, TypeError):
+        raise BertNerError(f"the column '{column}' of {printable(target)} does not hold entities") from None
+    except (OSError, ValueError, pa.ArrowException) as e:
+        raise BertNerError(f"{printable(address)} cannot be read: {e}") from e
     labels = Counter()
     for (label, _), n in counts.items(): labels[label] += n
     def most(label): return Counter({t: n for (l, t), n in counts.items() if l == label}).most_common(top)

@@ -263,7 +263,7 @@ def test_a_generator_of_sources_is_read_once(work, tag):
     assert tag((p for p in [work/"in", work/"in.txt"]), "out")["rows"] == 2
 
 
-@pytest.mark.parametrize("source", ["", " ", [], [""], ["in.txt", ""]])
+@pytest.mark.parametrize("source", ["", " ", [], [""], ["in.txt", ""], b"", None])
 def test_an_empty_source_is_not_the_working_folder(work, tag, source):
     with pytest.raises(BertNerError, match="the source is empty"): tag(source, "out")
 
@@ -569,6 +569,7 @@ def test_stats_of_what_is_gone_or_changed_are_refused(work, tag):
     for target in ("a.jsonl", "out"):
         with pytest.raises(BertNerError, match="not complete any more"): stats(target)
         assert tag("in.txt", target, **dict(format="jsonl"))["rows"] == stats(target)["rows"] == 1
+    with pytest.raises(BertNerError, match="the target is empty"): stats("")
     for target in ("nowhere", "in.txt", ".", "nowhere.parquet"):
         with pytest.raises(BertNerError, match="no finished run"): stats(target)
 
@@ -612,3 +613,20 @@ def test_a_foreign_project_is_left_alone(work):
     command = [sys.executable, "-c", "from bert_ner.cli import main; main()", "annotate", "in.txt", "x.jsonl"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=work)
     assert (done.returncode, done.stderr) == (0, "") and sorted(os.listdir(work)) == ["dvc.yaml", "in.txt", "params.yaml", "x.jsonl", "x.jsonl.run"]
+
+
+def test_what_ray_hands_around_are_rows_of_arrow(work, tag, mini_tagger_folder):
+    "The two functions that Ray calls, with what it does between them: rows become Arrow and come back."
+    (work/"in").mkdir()
+    for n in ("caf\udce9.txt", "a.csv", "b.jsonl"): (work/"in"/n).write_text({"v": "text\nParis\n", "l": LINE}.get(n[-1], "Paris\n"))
+    pq.write_table(pa.table(dict(text=["Paris", "York"])), work/"in/p.parquet")
+    tag("in", "expected", format="parquet")
+    files, layout = find_files("in")[0], bulk.Layout()
+    (work/"out").mkdir()
+    job = dict(folder="out", layout=layout, columns=bulk.first_columns(files, layout), engine="onnx", model=mini_tagger_folder)
+    annotator = bulk.Annotator(**job)
+    rows = pa.Table.from_pylist([dict(file=i, address=os.fsencode(f)) for i, f in enumerate(files)]).to_pylist()
+    for row in rows:
+        for part in bulk._cut_for_ray(row, layout, frozenset()): annotator(dict(part=pa.array([part["part"]]).to_pylist()))
+    def parts(folder): return {n: d for n, d in tree(work/folder).items() if n.startswith(("part-", "_parts"))}
+    assert parts("out") == parts("expected")
