@@ -39,7 +39,7 @@ def run_notebook(
 ) -> None:
     "Execute `notebook`. Raises `BertNerError` with the failing cell's last word; the failed copy is kept as `*.failed.ipynb`."
     import papermill as pm
-    from nbconvert import HTMLExporter
+    from bert_ner.report import write_report
     failed, html = target.with_suffix(".failed.ipynb"), target.with_suffix(".html")
     failed.unlink(missing_ok=True); target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as d:
@@ -49,7 +49,7 @@ def run_notebook(
         except pm.PapermillExecutionError as e:
             out.replace(failed)
             raise BertNerError(f"{notebook.name}, cell {e.exec_count}: {e.evalue or e.ename} (the failed copy is {failed.name})") from e
-        with whole(html) as tmp: tmp.write_text(HTMLExporter(template_name="lab").from_filename(str(out))[0], encoding="utf-8")
+        write_report(out, html)
         out.replace(target)
 
 # %% ../nbs/09_cli.ipynb #0010

@@ -129,7 +129,7 @@ class MlflowRun:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self.about["project"]
         if found := client.get_experiment_by_name(name): return found.experiment_id
         place = (Path(self.uri.removeprefix("sqlite:///")).resolve().parent/"mlruns").as_uri() if self.uri.startswith("sqlite:///") else None
-        try: return client.create_experiment(name, place)
+        try: return client.create_experiment(name, place, tags={"mlflow.experimentKind": "custom_model_development"})   # the page for trainings
         except MlflowException:                                           # another process was faster
             if found := client.get_experiment_by_name(name): return found.experiment_id
             raise
