@@ -28,7 +28,14 @@ $(TRITON): triton-constraints.txt | $(READY)
 	@echo "setup: making the Triton server's environment .venv-triton"
 	@bert-ner setup-triton
 
-setup: $(READY) $(TRITON) ## make the two environments
+.PHONY: scm
+scm: $(READY)
+	@if [ -e .git ]; then ! grep -qs no_scm .dvc/config.local || dvc config --quiet --local --unset core.no_scm; \
+	elif ! grep -qs no_scm .dvc/config.local; then \
+	  echo "setup: this copy is no git repository: DVC runs without git (experiments need one: git init && git add . && git commit -m start)"; \
+	  dvc config --quiet --local core.no_scm true; fi
+
+setup: $(READY) $(TRITON) scm ## make the two environments
 
 repro: setup ## run the whole pipeline: corpus, baseline, BERT, ONNX, Triton, demo
 	@echo "repro: running the pipeline (dvc repro)"
@@ -77,6 +84,7 @@ bulk: repro ## very many texts, in one process and with Ray (a few minutes, want
 	@dvc repro --single-item bulk/dvc.yaml:bulk
 
 pretrained: setup ## train on the real corpus, put the int8 model into bert_ner/pretrained (hours)
+	@[ -e .git ] || { echo "pretrained: experiments need a git repository: run git init && git add . && git commit -m start" >&2; exit 1; }
 	@echo "pretrained: training on the Groningen Meaning Bank extract (dvc exp run -S data=gmb export)"
 	@dvc exp run -S data=gmb export
 	@bert-ner publish
