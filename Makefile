@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
 TRITON := .venv-triton/made-from
 
-.PHONY: help setup repro test check lab demo docs readme bench bulk pretrained lock clean
+.PHONY: help setup repro test check lab demo docs readme experiments bench bulk pretrained lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -73,6 +73,9 @@ docs: setup ## the executed notebooks, the figures and the library's functions a
 
 readme: setup ## write README.md from nbs/index.ipynb and metrics/, and the highlighted text in nbs/07_demo.ipynb
 	@python -c "from bert_ner.docs import *; print('readme: wrote', write_readme(), write_still())"
+
+experiments: setup ## the finished experiments of this corpus, best first: F1, minutes, what differs
+	@bert-ner experiments
 
 bench: repro ## every engine against its rivals on this machine (a few minutes, wants an idle one)
 	@echo "bench: installing the rivals"

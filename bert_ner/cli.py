@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Sets', 'Text', 'File', 'Json', 'Model', 'Backend', 'stage_parameters', 'run_notebook', 'run_stage',
-           'dvc_command', 'dvc_run', 'stage', 'train', 'to_onnx', 'to_tensorrt', 'publish', 'read_texts',
+           'dvc_command', 'dvc_run', 'stage', 'train', 'to_onnx', 'to_tensorrt', 'experiments', 'publish', 'read_texts',
            'show_entities', 'infer', 'infer_tensorrt', 'annotate', 'stats', 'repository', 'prepare_triton',
            'setup_triton', 'serve', 'demo_local', 'demo_triton', 'main']
 
@@ -109,6 +109,18 @@ def to_tensorrt(sets: Sets = []):
     from bert_ner.tensorrt import need_tensorrt
     need_tensorrt(build=True)                    # before anything upstream is trained
     dvc_run("gpu/dvc.yaml:tensorrt", sets)
+
+# %% ../nbs/09_cli.ipynb #0017x
+@app.command()
+def experiments(commits: Annotated[int, typer.Option(min=1, help="Look at experiments that started from the last so many commits.")] = 1):
+    "Compare the finished experiments on this corpus, best first: F1 on validation, minutes, and the parameters that differ."
+    from bert_ner.sweep import sweep_table
+    import dvc.api
+    if not (ROOT/".git").exists(): raise BertNerError(f"experiments need a git repository, and {ROOT} is none: git init && git add . && git commit -m start")
+    table = sweep_table(dvc.api.exp_show(str(ROOT), num=commits), params("data")["name"])
+    first = ["validation_micro_f1", "validation_macro_f1", "minutes"]
+    shown = table[[*first, *(c for c in table if c not in first)]].rename(columns=dict(validation_micro_f1="micro F1", validation_macro_f1="macro F1"))
+    print(shown.reset_index().to_string(index=False, float_format="{:.4g}".format))
 
 # %% ../nbs/09_cli.ipynb #0018
 @app.command()
