@@ -8,10 +8,10 @@ __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File'
            'run_notebook', 'run_stage', 'dvc_command', 'compose_params', 'setting_error', 'say', 'flat',
            'backup_params', 'restore_params', 'read_results', 'read_outs', 'restore_results', 'run_to_end',
            'in_foreground', 'dvc_run', 'Verb', 'Verbs', 'show_version', 'program', 'one_of', 'parse_port', 'parse_url',
-           'parse_folder', 'stage', 'stage_code_', 'train', 'to_onnx', 'to_tensorrt', 'publish', 'read_texts',
-           'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server', 'tag_and_show', 'infer',
-           'infer_tensorrt', 'annotate', 'stats', 'repository', 'prepare_triton', 'setup_triton', 'serving_port',
-           'serve', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
+           'parse_folder', 'stage', 'stage_code_', 'train', 'to_onnx', 'to_tensorrt', 'experiments', 'publish',
+           'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server', 'tag_and_show',
+           'infer', 'infer_tensorrt', 'annotate', 'stats', 'repository', 'prepare_triton', 'setup_triton',
+           'serving_port', 'serve', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
 import ast, difflib, json, os, re, signal, subprocess, sys, tempfile
@@ -99,7 +99,7 @@ def run_notebook(
 ) -> None:
     "Execute the `stage_cells` of `notebook`. Raises `BertNerError` with the failing cell's last word; the failed copy is kept as `*.failed.ipynb`."
     import nbformat, papermill as pm
-    from nbconvert import HTMLExporter
+    from bert_ner.report import write_report
     failed, html = target.with_suffix(".failed.ipynb"), target.with_suffix(".html")
     failed.unlink(missing_ok=True); target.parent.mkdir(parents=True, exist_ok=True)
     nb = nbformat.read(notebook, as_version=4)
@@ -111,7 +111,7 @@ def run_notebook(
         except pm.PapermillExecutionError as e:
             out.replace(failed)
             raise BertNerError(f"{notebook.name}, cell {e.exec_count}: {e.evalue or e.ename} (the failed copy is {failed.name})") from e
-        with whole(html) as tmp: tmp.write_text(HTMLExporter(template_name="lab").from_filename(str(out))[0], encoding="utf-8")
+        write_report(out, html)
         out.replace(target)
 
 # %% ../nbs/09_cli.ipynb #0010
@@ -403,6 +403,18 @@ def to_tensorrt(sets: Sets = []):
     from bert_ner.tensorrt import need_tensorrt
     params(); need_tensorrt(build=True)          # before anything upstream is trained
     dvc_run("gpu/dvc.yaml:tensorrt", sets)
+
+# %% ../nbs/09_cli.ipynb #0017x
+@app.command()
+def experiments(commits: Annotated[int, typer.Option(min=1, help="Look at experiments that started from the last so many commits.")] = 1):
+    "Compare the finished experiments on this corpus, best first: F1 on validation, minutes, and the parameters that differ."
+    from bert_ner.sweep import sweep_table
+    import dvc.api
+    if not (ROOT/".git").exists(): raise BertNerError(f"experiments need a git repository, and {ROOT} is none: git init && git add . && git commit -m start")
+    table = sweep_table(dvc.api.exp_show(str(ROOT), num=commits), params("data")["name"])
+    first = ["validation_micro_f1", "validation_macro_f1", "minutes"]
+    shown = table[[*first, *(c for c in table if c not in first)]].rename(columns=dict(validation_micro_f1="micro F1", validation_macro_f1="macro F1"))
+    print(shown.reset_index().to_string(index=False, float_format="{:.4g}".format))
 
 # %% ../nbs/09_cli.ipynb #0018
 @app.command(cls=Verb)
