@@ -241,7 +241,7 @@ function render({ model, el: root }) {
   const sides = el("div", { className: "ner-sides", ariaBusy: "false" }, left.node, right.node, card);
   const status = el("p", { className: "ner-status", role: "status" }), alert = el("p", { className: "ner-status ner-error", role: "alert", hidden: true });
   const hint = el("p", { className: "ner-hint" }, "Click an entity, or select any text, for details, to correct it, or to confirm its sentence; from the keyboard, press Ctrl+Enter.");
-  const note = el("p", { className: "ner-note", role: "note", hidden: true }), model_ = el("p", { className: "ner-hint ner-about" });
+  const note = el("p", { className: "ner-note", role: "status", hidden: true }), model_ = el("p", { className: "ner-hint ner-about" });
 
   const button = (text, f, cls = "ner-button") => el("button", { type: "button", className: cls, onclick: f }, text);
   const copyButton = button("Copy as HTML", copy);
@@ -357,9 +357,9 @@ function render({ model, el: root }) {
     const all = keep.count(), open = keep.count((e) => !e.saved), here = mine().length, sure = keep.count((e) => e.label === SURE);
     fixes.hidden = !all;
     undoButton.disabled = !here;
-    calm();
+    if (away.dataset.sure !== String(all)) calm();
     const what = [all - sure ? count(all - sure, "correction") : "", sure ? count(sure, "confirmed sentence") : ""].filter(Boolean).join(" and ");
-    changes.textContent = what + (here < all ? `, ${here} in this text` : "") + (open === all ? ", not saved yet" : open ? `, ${open} not saved yet` : ", all saved");
+    changes.textContent = (what || "0 corrections") + (here < all ? `, ${here} in this text` : "") + (open === all ? ", not saved yet" : open ? `, ${open} not saved yet` : ", all saved");
     if (keep.full && open) changes.textContent += ": this browser has no room to keep them, save them now";
     const [a, b] = [chosen()[0], start.abouts];
     model_.textContent = a === "triton" ? `Model: that of the server at ${url.value.trim()}` : b[a] ? `Model: ${b[a]}` : "Model: what it was trained on is not known";
@@ -542,7 +542,7 @@ function render({ model, el: root }) {
     keep.write();
   }
   function throwAway() {
-    if (!away.dataset.sure) { away.dataset.sure = "yes"; away.textContent = `Throw away ${keep.count() === 1 ? "it" : `all ${keep.count()}`}?`; return; }
+    if (!away.dataset.sure) { away.dataset.sure = keep.count(); away.textContent = `Throw away ${keep.count() === 1 ? "it" : `all ${keep.count()}`}?`; return; }
     keep.texts.clear();
     ask();
     keep.write();
