@@ -30,7 +30,7 @@ def test_pages_leave_nothing_behind(browser, folder, tmp_path):
                 page.wait_for_selector(".ner-demo .ner-text")
                 until(lambda: len(kernels(url)) == 1, "the kernel of the page before is left")
         until(lambda: not kernels(url), "the kernel of the last page is left")
-        assert len(server.children(recursive=True)) == processes and memory() < before + 20 + 3 * PAGES
+        assert len(server.children(recursive=True)) <= processes and memory() < before + 20 + 3 * PAGES
 
 
 REFUSED = [("serve_page(0)", {}, "0 is not a port"), ("serve_page(99999)", {}, "99999 is not a port"), ("serve_page('x')", {}, "x is not a port"),
@@ -118,7 +118,7 @@ def test_labels_of_neighbours(page):
     "The label of a narrow word ends before the next one begins, and chips keep their distance, whatever else the notebook shows."
     box(page).fill(""); settled(page); throw_away(page)
     tag(page, "A B I in Paris", 1)
-    for word, label in (("A", "per person"), ("B", "org organisation"), ("I", "eve event")): correct(page, word, label)
+    for word, label in (("A", "per person"), ("B", "org organisation"), ("I", "eve event")): correct(page, word, label, twice=True)
     boxes = layer(page).locator("mark").evaluate_all("""ms => ms.map(m => { const s = getComputedStyle(m, '::before'), r = m.getBoundingClientRect();
         return [r.left, r.left + Math.min(parseFloat(s.width), s.overflow === 'hidden' ? Infinity : 1e9)] })""")
     assert len(boxes) == 4 and all(right <= left for (_, right), (left, _) in zip(boxes, boxes[1:]))
