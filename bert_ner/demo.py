@@ -15,9 +15,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .core import *
 from .spans import *
-from .pieces import word_logps, load_packer
-try: from bert_ner.pieces import model_about
-except ImportError: model_about = lambda folder: {}
+from .pieces import word_logps, load_packer, model_about
 from .infer import *
 from .show import *
 from .sample import corpus_csv
@@ -34,14 +32,15 @@ def tag_closely(
     if not isinstance(tagger, Tagger): return tagger.tag(text), None
     offsets = split_words(text)
     if not offsets: return [], []
-    logps, = word_logps(tagger.engine, tagger.packer, [[text[a:b] for a, b in offsets]], tagger.budget)
-    judged, = tagger.decode([logps])
+    logps = word_logps(tagger.engine, tagger.packer, [[text[a:b] for a, b in cell] for cell in cell_words(text, offsets)], tagger.budget)
+    judged = tagger.decode(logps)
+    tags = end_at_blank_lines(text, offsets, [t for w in judged for t in w.tags])
     kinds = sorted({t[2:] or "O" for t in tagger.tags})
-    probs = np.exp(logps) @ np.array([[(t[2:] or "O") == k for k in kinds] for t in tagger.tags])      # [words, kinds]
+    probs = np.exp(np.concatenate(logps)) @ np.array([[(t[2:] or "O") == k for k in kinds] for t in tagger.tags])      # [words, kinds]
     def others(label, a, b):
         mean = probs[a:b].mean(0)
         return [(kinds[i], round(float(mean[i]), 3)) for i in (-mean).argsort()[:4] if kinds[i] != label and mean[i] >= .005][:3]
-    return to_entities(text, offsets, judged.tags, judged.probs), [others(*span) for span in tags_to_spans(judged.tags)]
+    return to_entities(text, offsets, tags, np.concatenate([w.probs for w in judged])), [others(*span) for span in tags_to_spans(tags)]
 
 # %% ../nbs/07_demo.ipynb #0014
 def touched_words(
