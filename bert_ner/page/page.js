@@ -505,7 +505,7 @@ function render({ model, el: root }) {
     if (!r || r.bottom < b.top || r.top > b.bottom) return hide();
     const width = card.offsetWidth;
     card.style.left = `${Math.max(0, Math.min(r.left - s.left - 12, s.width - width))}px`;
-    const below = r.bottom + card.offsetHeight + 12 < innerHeight || r.top - card.offsetHeight < 40;
+    const below = r.bottom + card.offsetHeight + 12 < innerHeight || r.top - card.offsetHeight - 20 < Math.max(20, root.getBoundingClientRect().top);
     card.style.top = `${below ? r.bottom - s.top + 8 : r.top - s.top - card.offsetHeight - 20}px`;
   }
 
