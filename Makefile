@@ -71,8 +71,8 @@ docs: setup ## the executed notebooks, the figures and the library's functions a
 	@echo "docs: writing the site (about a minute)"
 	@python -c "from bert_ner.docs import *; print('docs: open', write_site())"
 
-readme: setup ## write README.md from nbs/index.ipynb and metrics/, and the highlighted text in nbs/07_demo.ipynb
-	@python -c "from bert_ner.docs import *; print('readme: wrote', write_readme(), write_still())"
+readme: setup ## write README.md and docs/results.md from their notebooks and metrics/, and the highlighted text in nbs/07_demo.ipynb
+	@python -c "from bert_ner.docs import *; print('readme: wrote', *write_pages(), write_still())"
 
 experiments: setup ## the finished experiments of this corpus, best first: F1, minutes, what differs
 	@bert-ner experiments

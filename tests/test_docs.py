@@ -1,4 +1,4 @@
-"The figures of the README stand in `metrics/`. The site of the executed notebooks: every notebook has its card, no link leads nowhere, and it opens in a browser without a server."
+"The figures of docs/results.md stand in `metrics/`. The site of the executed notebooks: every notebook has its card, no link leads nowhere, and it opens in a browser without a server."
 import json
 import re
 import shutil
@@ -16,7 +16,7 @@ RESULT = re.compile(r"^\| (Bi-LSTM|MiniLM-L6 BERT, case channel) \| ([\d, ]+) \|
 
 
 def wrong_figures(text: str, read) -> list[str]:
-    "What the README's tables and sentences of results say, and the metrics (`read` gives a file of them) do not; nothing of `bert_ner.docs` is asked."
+    "What the tables and sentences of results say, and the metrics (`read` gives a file of them) do not; nothing of `bert_ner.docs` is asked."
     out, found = [], 0
     def same(what, said, value, digits=4):
         nonlocal found
@@ -48,9 +48,9 @@ def committed(path: str): return json.loads(subprocess.run(["git", "show", f"HEA
 def present(path: str): return json.loads((ROOT/path).read_text())
 
 
-def test_figures_of_the_readme_stand_in_the_metrics():
-    "Worked out from the figures of each seed. A run on another machine leaves others in `metrics/`: then README.md is held to those that were committed."
-    text = (ROOT/"README.md").read_text()
+def test_figures_of_the_results_stand_in_the_metrics():
+    "Worked out from the figures of each seed. A run on another machine leaves others in `metrics/`: then the page is held to those that were committed."
+    text = (ROOT/"docs/results.md").read_text()
     wrong = wrong_figures(text, present)
     if wrong and not (ROOT/".git").exists(): pytest.skip("metrics/ has a run's own figures, and there is no commit to compare with")
     assert wrong == [] or wrong_figures(text, committed) == [], wrong
@@ -58,7 +58,7 @@ def test_figures_of_the_readme_stand_in_the_metrics():
 
 @pytest.mark.parametrize("place", ["| **0.", "± 0.", "[0.", "test sentences exactly", "kept model is 0.", "micro F1 by "])
 def test_a_figure_that_is_changed_is_found(place):
-    text = (ROOT/"README.md").read_text()
+    text = (ROOT/"docs/results.md").read_text()
     at = text.index(place, text.index("**Groningen")) + (len(place) if place[-1] in ". " else -2)
     at = next(i for i in range(at, at + 9) if text[i].isdigit())
     changed = text[:at] + str((int(text[at]) + 5) % 10) + text[at + 1:]

@@ -380,10 +380,10 @@ def test_the_dashboard_asks_for_what_there_is(server):
     assert 'model="bert_ner"' in said and 'reason="' in said
 
 
-# what the README says to other languages
+# what docs/triton.md says to other languages
 
 def shell_lines(language, word):
-    block, = [b for b in re.findall(rf"```{language}\n(.*?)```", (ROOT/"README.md").read_text(encoding="utf-8"), re.S) if word in b]
+    block, = [b for b in re.findall(rf"```{language}\n(.*?)```", (ROOT/"docs/triton.md").read_text(encoding="utf-8"), re.S) if word in b]
     return block
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from bert_ner.core import ROOT
+from bert_ner.docs import PAGES, render_page
 
 STAGES = {name: stage for file in ("dvc.yaml", "gpu/dvc.yaml", "ablations/dvc.yaml", "bench/dvc.yaml", "bulk/dvc.yaml") for name, stage in yaml.safe_load((ROOT/file).read_text())["stages"].items() if name != "code"}
 NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
@@ -77,11 +78,11 @@ def test_every_parameter_of_a_stage_is_known_to_its_notebook():
     assert checked >= 8
 
 
-def test_readme_is_made_from_its_notebook_and_the_figures():
-    "`make readme` writes it. A run on another machine leaves other figures in `metrics/`: then README.md is held to those that were committed."
-    from bert_ner.docs import readme
-    text = (ROOT/"README.md").read_text()
-    assert text == readme() or text == readme(committed=True), "README.md is not what nbs/index.ipynb and metrics/ make: run `make readme`"
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_are_made_from_their_notebooks_and_the_figures(name):
+    "`make readme` writes them. A run on another machine leaves other figures in `metrics/`: then a page is held to those that were committed."
+    text = (ROOT/name).read_text()
+    assert text == render_page(name) or text == render_page(name, committed=True), f"{name} is not what {PAGES[name]} and metrics/ make: run `make readme`"
 
 
 def test_what_shows_without_a_kernel_is_what_the_shipped_model_finds():
@@ -99,14 +100,21 @@ def test_each_notebook_leads_to_the_next():
     assert "(index.ipynb)" in lasts[-1]
 
 
-def test_links_of_the_readme_lead_somewhere():
-    text = re.sub(r"```.*?```", "", (ROOT/"README.md").read_text(), flags=re.S)
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT/"docs").glob("*.md"))])
+def test_links_of_a_page_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", (ROOT/page).read_text(), flags=re.S)
     links = [l.partition("#")[0] for l in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in l]
-    assert len(links) > 20 and [l for l in links if not (ROOT/l).exists()] == []
+    assert (len(links) > 30 or page != "README.md") and [l for l in links if not ((ROOT/page).parent/l).exists()] == []
 
 
-def test_the_tree_in_the_readme_names_what_is_there():
-    tree, = re.findall(r"```\n(nbs/ .*?)```", (ROOT/"README.md").read_text(), flags=re.S)
+def test_the_readme_is_short_and_leads_to_every_guide_and_notebook():
+    text = (ROOT/"README.md").read_text()
+    assert len(text.split()) <= 900
+    assert [p.name for p in [*(ROOT/"docs").glob("*.md"), *NOTEBOOKS] if p.name not in ("index.ipynb", "results.ipynb") and f"/{p.name})" not in text] == []
+
+
+def test_the_tree_in_contributing_names_what_is_there():
+    tree, = re.findall(r"```\n(nbs/ .*?)```", (ROOT/"CONTRIBUTING.md").read_text(), flags=re.S)
     made = {"data/", "models/", "reports/"}                        # by the stages
     names = [n for line in tree.splitlines() for n in line.partition("  ")[0].split()]
     assert len(names) >= 10 and made <= set(names) and [n for n in names if n not in made and not (ROOT/n).exists()] == []
