@@ -80,7 +80,9 @@ def site(tmp_path_factory):
 
 
 def test_every_notebook_has_a_page_and_no_link_leads_nowhere(site):
-    assert {p.stem for p in notebooks()} | {"index", "api", "mine.01_data"} == {p.stem for p in site.glob("*.html")}
+    guides = {p.stem for p in (ROOT/"docs").glob("*.md")}
+    assert len(guides) >= 8 and {p.stem for p in notebooks()} | guides | {"index", "api", "mine.01_data"} == {p.stem for p in site.glob("*.html")}
+    assert 'href="page.html"' in (site/"own-data.html").read_text()
     assert broken_links(site) == [] and (site/"demo.png").stat().st_size > 10_000
 
 
