@@ -345,6 +345,10 @@ class WordTags:
     tags: list[str]               # lawful IOB2, one a word
     probs: NDArray[np.float32]    # [words]
 
+def _check_dimensions(texts):
+    "Raises `BertNerError` for a table: as a collection it is the names of its columns."
+    if getattr(texts, "ndim", 1) > 1: raise BertNerError(f"{type(texts).__name__} is a table: give one column of texts")
+
 def _check_sentences(sentences) -> list[list[str]]:
     "The words of each sentence. Raises `BertNerError` where a string stands for words or sentences, or a word is no text."
     if isinstance(sentences, (str, bytes)): raise BertNerError("one string was given where sentences are due, each a list of words: call `tag`, or split it")
@@ -443,6 +447,7 @@ class Tagger:
         progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,  # wraps the batches, e.g. tqdm
     ) -> list[Entities]:                                                   # in their order
         "Entities of each of `texts`. Raises `BertNerError` for a string alone, and where one of them is no text."
+        _check_dimensions(texts)
         texts = check_texts(texts)
         cells = [cell_words(t, split_words(t)) for t in texts]
         tagged = iter(self._tag_words([[t[a:b] for a, b in c] for t, cs in zip(texts, cells) for c in cs], progress))
@@ -463,6 +468,7 @@ class Tagger:
         chunk: int = 300_000,    # characters held at a time
     ) -> Iterator[Entities]:     # in their order
         "Entities of each of `texts`, in memory that does not grow with their number. Raises `BertNerError` for a string alone, and when it comes to one that is no text."
+        _check_dimensions(texts)
         if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable): texts = check_texts(texts)
         return self._stream(texts, chunk)
 
