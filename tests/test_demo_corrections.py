@@ -57,6 +57,9 @@ def test_a_text_keeps_its_corrections(corrected):
     paste(page, A)
     assert marks(page) == FIXED_A
     page.get_by_label("Text from").select_option("Markets"); settled(page)
+    page.get_by_label("Text from").select_option("your own text"); settled(page)
+    assert shown(page) == A and marks(page) == FIXED_A
+    page.get_by_label("Text from").select_option("Markets"); settled(page)
     page.get_by_label("Text from").select_option(f"{A} (2)"); settled(page)                 # where it can be found again
     assert shown(page) == A and marks(page) == FIXED_A
     assert sentences(page) == [SAVED_A]

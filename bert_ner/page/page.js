@@ -604,6 +604,7 @@ function render({ model, el: root }) {
     move(old, text, a, end, same);
     if (kind.startsWith("history") && known !== undefined) doc = known; else document_(text, same);
     state.text = text;
+    state.own = text;                                                         // where "your own text" leads back to
     remember();
     hide();
     panes.forEach((p, i) => { p.layer.show(text, state.sides[i]?.entities ?? [], false); p.layer.tint(); });
@@ -629,7 +630,7 @@ function render({ model, el: root }) {
   }
 
   const read = (value) => ({ file: files.get(value.slice(5)), example: examples[value.slice(8)], kept: [...keep.texts.keys()].find((t) => hash(t) === value.slice(5)) })[value.split(" ")[0]];
-  function choose(value) { const text = value && read(value); if (typeof text === "string" && value) write(text); }
+  function choose(value) { const text = value ? read(value) : state.own; if (typeof text === "string") write(text); }
   function write(text) {
     input.value = text;
     state.text = input.value;
@@ -777,6 +778,7 @@ function render({ model, el: root }) {
     input.value = state.text = old;
     const named = Object.keys(examples).find((n) => examples[n] === old);
     source.value = named ? `example ${named}` : "";
+    if (!named) state.own = old;
     filter(true);
     tell();
     ask();
