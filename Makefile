@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
 TRITON := .venv-triton/made-from
 
-.PHONY: help setup repro test check lab demo docs readme bench bulk pretrained lock clean
+.PHONY: help setup repro test check lab demo docs readme experiments bench bulk pretrained lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -28,7 +28,14 @@ $(TRITON): triton-constraints.txt | $(READY)
 	@echo "setup: making the Triton server's environment .venv-triton"
 	@bert-ner setup-triton
 
-setup: $(READY) $(TRITON) ## make the two environments
+.PHONY: scm
+scm: $(READY)
+	@if [ -e .git ]; then ! grep -qs no_scm .dvc/config.local || dvc config --quiet --local --unset core.no_scm; \
+	elif ! grep -qs no_scm .dvc/config.local; then \
+	  echo "setup: this copy is no git repository: DVC runs without git (experiments need one: git init && git add . && git commit -m start)"; \
+	  dvc config --quiet --local core.no_scm true; fi
+
+setup: $(READY) $(TRITON) scm ## make the two environments
 
 repro: setup ## run the whole pipeline: corpus, baseline, BERT, ONNX, Triton, demo
 	@echo "repro: running the pipeline (dvc repro)"
@@ -67,6 +74,9 @@ docs: setup ## the executed notebooks, the figures and the library's functions a
 readme: setup ## write README.md from nbs/index.ipynb and metrics/, and the highlighted text in nbs/07_demo.ipynb
 	@python -c "from bert_ner.docs import *; print('readme: wrote', write_readme(), write_still())"
 
+experiments: setup ## the finished experiments of this corpus, best first: F1, minutes, what differs
+	@bert-ner experiments
+
 bench: repro ## every engine against its rivals on this machine (a few minutes, wants an idle one)
 	@echo "bench: installing the rivals"
 	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt pip install --quiet --no-compile --editable '.[bench]'
@@ -77,6 +87,7 @@ bulk: repro ## very many texts, in one process and with Ray (a few minutes, want
 	@dvc repro --single-item bulk/dvc.yaml:bulk
 
 pretrained: setup ## train on the real corpus, put the int8 model into bert_ner/pretrained (hours)
+	@[ -e .git ] || { echo "pretrained: experiments need a git repository: run git init && git add . && git commit -m start" >&2; exit 1; }
 	@echo "pretrained: training on the Groningen Meaning Bank extract (dvc exp run -S data=gmb export)"
 	@dvc exp run -S data=gmb export
 	@bert-ner publish

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['find_checkpoint', 'encoder_name', 'load_base', 'make_packer', 'features', 'repeat_rare', 'bf16_ready', 'TorchEngine',
-           'validation_scores', 'trackers', 'length_sampler', 'word_loss', 'layer_rates', 'make_trainer', 'ByteDropout',
+           'validation_scores', 'length_sampler', 'word_loss', 'layer_rates', 'make_trainer', 'ByteDropout',
            'byte_dropout', 'keep_memory', 'last_checkpoint', 'matmul_peak', 'training_flops', 'step_clock',
            'speed_report', 'batch_share', 'together', 'fold_temperature', 'fine_tune', 'die_with', 'work', 'launch',
            'failure_text', 'fine_tune_in']
@@ -21,6 +21,7 @@ from .pieces import *
 from .infer import *
 from .metrics import *
 from .errors import *
+from .track import *
 from .data import *
 import numpy as np, torch
 
@@ -155,21 +156,6 @@ def validation_scores(
         return dict(f1=scores["micro"]["f1"], macro_f1=scores["macro"]["f1"])
     return compute
 
-# %% ../nbs/03_bert.ipynb #0026
-def trackers(
-    wandb: bool,   # log to Weights & Biases
-    mlflow: bool,  # log to MLflow
-) -> list[str]:    # for Trainer's `report_to`
-    "Switch the trackers on, offline by default. Raises `BertNerError` where one is not installed."
-    wanted = [n for n, on in (("wandb", wandb), ("mlflow", mlflow)) if on]
-    for name in wanted:
-        if find_spec(name) is None: raise BertNerError(f"{name} is not installed: `pip install 'bert-ner[track]'`, or -S track.{name}=false")
-    if wandb:
-        for k, v in dict(WANDB_MODE="offline", WANDB_DIR=str(ROOT), WANDB_PROJECT="bert-ner", WANDB_SILENT="true").items(): os.environ.setdefault(k, v)
-    if mlflow:
-        for k, v in dict(MLFLOW_TRACKING_URI=f"sqlite:///{ROOT/'mlflow.db'}", MLFLOW_EXPERIMENT_NAME="bert-ner").items(): os.environ.setdefault(k, v)
-    return wanted or ["none"]
-
 # %% ../nbs/03_bert.ipynb #0027b
 def length_sampler(
     lengths: list[int],  # pieces of each training window
@@ -242,7 +228,7 @@ def make_trainer(
             return self.optimizer
     options = dict(output_dir=str(folder), train_sampling_strategy="group_by_length", per_device_eval_batch_size=32, lr_scheduler_type="linear",
         optim="adamw_torch_fused", bf16=bf16_ready(), use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=torch.cuda.is_available(),
-        eval_strategy="steps", save_strategy="steps", save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="f1")
+        eval_strategy="steps", save_strategy="steps", save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="f1", report_to="none")
     arguments = TrainingArguments(**{**options, **args})
     arguments._n_gpu = min(arguments.n_gpu, 1)       # one process, one GPU: DataParallel would multiply the batch
     return GroupedTrainer(model, arguments, train_dataset=train, eval_dataset=validation, compute_metrics=validation_scores(tags),
@@ -374,7 +360,7 @@ def fine_tune(
     r_drop: float = 0.,              # weight of the difference between two dropout passes, see `word_loss`
     layer_decay: float = 1.,         # learning rate of a layer, as a share of that of the layer above, see `layer_rates`
     evaluations: int = 1,            # per epoch
-    report_to: list[str] = ("none",),  # from `trackers`
+    tracker: Tracker | None = None,  # sees the curves as they grow
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
     "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints. Under torchrun the first process writes. Raises `BertNerError` where the encoder is missing, or reads less than `max_length`."
@@ -397,8 +383,9 @@ def fine_tune(
     part = repeat_rare(ds["train"].select(range(min(limit or len(ds["train"]), len(ds["train"])))), rare_times)
     train, valid = (features(packer, list(p["words"]), list(p["tags"])) for p in (part, ds["validation"]))
     every = max(1, -(-len(train) // batch) // evaluations)  # steps
-    trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, r_drop, layer_decay, eval_steps=every, save_steps=every, report_to=list(report_to), **args)
+    trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, r_drop, layer_decay, eval_steps=every, save_steps=every, **args)
     trainer.add_callback(clock)
+    if tracker and world.is_main_process: trainer.add_callback(tracker.callback())
     seed_everything(args["seed"] + world.process_index)         # each process its own dropout
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=start)

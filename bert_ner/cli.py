@@ -8,10 +8,10 @@ __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File'
            'run_notebook', 'run_stage', 'dvc_command', 'compose_params', 'setting_error', 'say', 'flat',
            'backup_params', 'restore_params', 'read_results', 'read_outs', 'restore_results', 'run_to_end',
            'in_foreground', 'dvc_run', 'Verb', 'Verbs', 'show_version', 'program', 'one_of', 'parse_port', 'parse_url',
-           'parse_folder', 'stage', 'stage_code_', 'train', 'to_onnx', 'to_tensorrt', 'publish', 'read_texts',
-           'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server', 'tag_and_show', 'infer',
-           'infer_tensorrt', 'annotate', 'stats', 'repository', 'prepare_triton', 'setup_triton', 'serving_port',
-           'serve', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
+           'parse_folder', 'stage', 'stage_code_', 'train', 'to_onnx', 'to_tensorrt', 'experiments', 'publish',
+           'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server', 'tag_and_show',
+           'infer', 'infer_tensorrt', 'annotate', 'stats', 'repository', 'prepare_triton', 'setup_triton',
+           'serving_port', 'serve', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
 import ast, difflib, json, os, re, signal, subprocess, sys, tempfile
@@ -99,7 +99,7 @@ def run_notebook(
 ) -> None:
     "Execute the `stage_cells` of `notebook`. Raises `BertNerError` with the failing cell's last word; the failed copy is kept as `*.failed.ipynb`."
     import nbformat, papermill as pm
-    from nbconvert import HTMLExporter
+    from bert_ner.report import write_report
     failed, html = target.with_suffix(".failed.ipynb"), target.with_suffix(".html")
     failed.unlink(missing_ok=True); target.parent.mkdir(parents=True, exist_ok=True)
     nb = nbformat.read(notebook, as_version=4)
@@ -111,7 +111,7 @@ def run_notebook(
         except pm.PapermillExecutionError as e:
             out.replace(failed)
             raise BertNerError(f"{notebook.name}, cell {e.exec_count}: {e.evalue or e.ename} (the failed copy is {failed.name})") from e
-        with whole(html) as tmp: tmp.write_text(HTMLExporter(template_name="lab").from_filename(str(out))[0], encoding="utf-8")
+        write_report(out, html)
         out.replace(target)
 
 # %% ../nbs/09_cli.ipynb #0010
@@ -404,6 +404,18 @@ def to_tensorrt(sets: Sets = []):
     params(); need_tensorrt(build=True)          # before anything upstream is trained
     dvc_run("gpu/dvc.yaml:tensorrt", sets)
 
+# %% ../nbs/09_cli.ipynb #0017x
+@app.command()
+def experiments(commits: Annotated[int, typer.Option(min=1, help="Look at experiments that started from the last so many commits.")] = 1):
+    "Compare the finished experiments on this corpus, best first: F1 on validation, minutes, and the parameters that differ."
+    from bert_ner.sweep import sweep_table
+    import dvc.api
+    if not (ROOT/".git").exists(): raise BertNerError(f"experiments need a git repository, and {ROOT} is none: git init && git add . && git commit -m start")
+    table = sweep_table(dvc.api.exp_show(str(ROOT), num=commits), params("data")["name"])
+    first = ["validation_micro_f1", "validation_macro_f1", "minutes"]
+    shown = table[[*first, *(c for c in table if c not in first)]].rename(columns=dict(validation_micro_f1="micro F1", validation_macro_f1="macro F1"))
+    print(shown.reset_index().to_string(index=False, float_format="{:.4g}".format))
+
 # %% ../nbs/09_cli.ipynb #0018
 @app.command(cls=Verb)
 def publish():
@@ -522,25 +534,39 @@ def infer_tensorrt(text: Text = None, file: File = None, encoding: Encoding = ""
 
 # %% ../nbs/09_cli.ipynb #0021
 @app.command()
-def annotate(source: Annotated[str, typer.Argument(help="A file, folder or glob (in quotes) of .txt, .csv, .tsv, .jsonl or .parquet, packed or not; also s3://bucket/texts.")],
-             target: Annotated[str, typer.Argument(help="Folder for the parts; one file where it ends in .parquet or .jsonl.")],
-             text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-             column: Annotated[str, typer.Option(help="Name of the new column.")] = "entities",
-             format: Annotated[str, typer.Option(help="parquet or jsonl; by default as the target ends, else as the source.")] = "",
-             model: Model = None, engine: Annotated[str, typer.Option(help="onnx, onnx-int8, openvino, torch or tensorrt; auto: the fastest that the model's folder has.")] = "auto",
-             rows: Annotated[int, typer.Option(help="Of a part.")] = 5_000, limit: Annotated[int, typer.Option(help="Characters of a text; a longer one is refused.")] = 1_000_000,
-             workers: Annotated[Optional[int], typer.Option(help="Tag with so many actors of Ray, of one core each; 0: as many as there is room for.")] = None,
-             address: Annotated[Optional[str], typer.Option(help="Of a Ray cluster, host:port, or auto; without it Ray runs here.")] = None,
-             gpus: Annotated[float, typer.Option(help="GPUs of each actor.")] = 0,
-             overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is there and start anew.")] = False):
+def annotate(
+    source: Annotated[list[str], typer.Argument(help="Files, folders or globs of .txt, .csv, .tsv, .jsonl or .parquet, packed or not; also s3://bucket/texts.")],
+    target: Annotated[str, typer.Argument(
+        help="The last argument: a folder to write, or one file where it ends in .parquet, .jsonl or .jsonl.gz. Nothing that is there is replaced.")],
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    column: Annotated[str, typer.Option(help="Name of the new column.")] = "entities",
+    format: Annotated[str, typer.Option(help="parquet or jsonl; by default as the target ends, else as the source.")] = "",
+    model: Model = None,
+    engine: Annotated[str, typer.Option(help="onnx, onnx-int8, openvino, torch or tensorrt; auto: the fastest that the model's folder has.")] = "auto",
+    rows: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 5_000,
+    limit: Annotated[int, typer.Option(help="Characters of a text; a longer one is refused.")] = 1_000_000,
+    encoding: Annotated[str, typer.Option(help="Encoding of the input, e.g. cp1252; by default its byte order mark's, else UTF-8.")] = "",
+    quoted: Annotated[bool, typer.Option("--quoted-tsv", help="Fields of a TSV file may stand in quotes, as those of CSV do.")] = False,
+    workers: Annotated[Optional[int], typer.Option(help="Tag with so many actors of Ray, of one core each; 0: as many as there is room for.")] = None,
+    address: Annotated[Optional[str], typer.Option(help="Address of a Ray cluster, host:port, or auto; without it Ray runs here.")] = None,
+    gpus: Annotated[float, typer.Option(help="GPUs of each actor.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run of annotate that is there and start anew; nothing else is ever removed.")] = False,
+):
     "Tag very many texts: the rows of SOURCE with their entities to TARGET. The same command goes on where it was stopped."
-    from bert_ner.bulk import annotate, refused_file
-    done = annotate(source, target, format, model, engine, workers, address, gpus, overwrite, sys.stderr.isatty(), text=text, column=column, rows=rows, limit=limit)
-    print(f"{done['rows']:,} rows in {target}" + (f", {done['refused']:,} refused: {refused_file(target)}" if done["refused"] else ""))
+    from bert_ner.bulk import _passed_over, annotate, printable, refused_file
+    options = dict(text=text, column=column, rows=rows, limit=limit, encoding=encoding, quoted=quoted)
+    done = annotate(source, target, format, model, engine, workers, address, gpus, overwrite, sys.stderr.isatty(), **options)
+    if done["skipped"]: print(f"bert-ner: {_passed_over(done['skipped'])}", file=sys.stderr)
+    print(f"{done['rows']:,} rows in {printable(target)}" + (f", {done['refused']:,} refused: {printable(refused_file(target))}" if done["refused"] else ""))
+    if done["refused"] and not done["rows"]: raise typer.Exit(1)
 
 @app.command()
-def stats(target: Annotated[str, typer.Argument(help="What annotate wrote.")], top: Annotated[int, typer.Option(help="Most frequent entities of each type.")] = 5,
-          column: Annotated[str, typer.Option(help="Of the entities.")] = "entities", as_json: Json = False):
+def stats(
+    target: Annotated[str, typer.Argument(help="What annotate wrote.")],
+    top: Annotated[int, typer.Option(min=0, help="How many of the most frequent entities of each type are named.")] = 5,
+    column: Annotated[str, typer.Option(help="Column of the entities; by default the one that annotate made.")] = "",
+    as_json: Json = False,
+):
     "Count the entities of a finished run, by type, and name the most frequent."
     from bert_ner.bulk import stats
     found = stats(target, top, column)

@@ -444,9 +444,13 @@ class Tagger:
     ) -> list[Entities]:                                                   # in their order
         "Entities of each of `texts`. Raises `BertNerError` for a string alone, and where one of them is no text."
         texts = check_texts(texts)
-        offsets = [split_words(t) for t in texts]
-        tagged = self._tag_words([[t[a:b] for a, b in o] for t, o in zip(texts, offsets)], progress)
-        return [Entities(to_entities(t, o, w.tags, w.probs), t) for t, o, w in zip(texts, offsets, tagged)]
+        cells = [cell_words(t, split_words(t)) for t in texts]
+        tagged = iter(self._tag_words([[t[a:b] for a, b in c] for t, cs in zip(texts, cells) for c in cs], progress))
+        return [self._entities(t, cs, [next(tagged) for _ in cs]) for t, cs in zip(texts, cells)]
+
+    def _entities(self, text, cells, tagged):                     # of the words of each cell
+        offsets, tags = [o for c in cells for o in c], [t for w in tagged for t in w.tags]
+        return Entities(to_entities(text, offsets, end_at_blank_lines(text, offsets, tags), np.concatenate([w.probs for w in tagged])), text)
 
     def tag(self,
         text: str,    # of any length

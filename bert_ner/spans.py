@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['tags_to_spans', 'spans_to_tags', 'lawful_moves', 'viterbi', 'decode_tags', 'remove_invisible', 'split_words',
-           'join_words', 'Entity', 'to_entities', 'tagged_sentences']
+           'cell_words', 'end_at_blank_lines', 'join_words', 'Entity', 'to_entities', 'tagged_sentences']
 
 # %% ../nbs/00a_spans.ipynb #0003
 import re, unicodedata
@@ -140,6 +140,29 @@ def split_words(
     for m in _UNSEEN.finditer(text): seen += range(at, m.start()); at = m.end()
     seen += range(at, len(text))
     return [(seen[m.start()], seen[m.end() - 1] + 1) for m in _unicode_word().finditer(_UNSEEN.sub("", text))]
+
+# %% ../nbs/00a_spans.ipynb #0028d
+def cell_words(
+    text: str,                            # any text
+    offsets: Sequence[tuple[int, int]],   # (start, end) of each word
+) -> list[Sequence[tuple[int, int]]]:     # the words of each cell that has any; all of them at once where the text is no table
+    "The words of `text` by what is read together: a table (a tab stands between two words of a line) cell by cell, all other text as a whole."
+    if "\t" not in text or not any("\t" in line.strip() for line in text.splitlines()): return [offsets]
+    cells: list[Sequence[tuple[int, int]]] = []
+    first, after = 0, 0
+    for i, (start, end) in enumerate(offsets):
+        if i and re.search(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text[after:start]): cells.append(offsets[first:i]); first = i
+        after = end
+    return [*cells, offsets[first:]]
+
+def end_at_blank_lines(
+    text: str,                            # any text
+    offsets: Sequence[tuple[int, int]],   # (start, end) of each word
+    tags: Sequence[str],                  # one a word, lawful IOB2
+) -> list[str]:                           # one a word, lawful IOB2
+    "`tags` in which no entity reaches over a blank line: behind it, the rest is an entity of its own."
+    def blank(gap): return len(re.findall(r"\r\n|[\n\r\x85\u2028]", gap)) > 1 or "\u2029" in gap or "\f" in gap
+    return [f"B{t[1:]}" if t[0] == "I" and blank(text[offsets[i - 1][1]:offsets[i][0]]) else t for i, t in enumerate(tags)]
 
 # %% ../nbs/00a_spans.ipynb #0030
 _NO_SPACE_BEFORE = set(", . ; : ? ! ) ] } % ... ' ''".split()) | {q + e for q in "'’" for e in "s S re ve ll d m".split()} | {"n't", "n’t", "’", "”"}

@@ -1,15 +1,19 @@
-"The living processes of this machine, from /proc."
+"The living processes of this machine, by psutil; whatever else runs here has any name and may end at any moment."
 import os
 import re
-from pathlib import Path
+from contextlib import suppress
+
+import psutil
+
+GONE = psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError      # a zombie is among the first
 
 
 def processes():
-    "(id, parent, process group, command line) of every living process."
-    for p in Path("/proc").glob("[0-9]*"):
-        try: (state, parent, leader), command = (p/"stat").read_text().rsplit(")", 1)[1].split()[:3], (p/"cmdline").read_text()
-        except OSError: continue
-        if state != "Z": yield int(p.name), int(parent), int(leader), command
+    "(id, parent, process group, command line) of every living process that can be looked at."
+    for p in psutil.process_iter():
+        with suppress(*GONE):
+            with p.oneshot(): state, parent, command = p.status(), p.ppid(), p.cmdline()
+            if state != psutil.STATUS_ZOMBIE: yield p.pid, parent, os.getpgid(p.pid), " ".join(command)
 
 
 def group(leader, word=""):
@@ -18,8 +22,8 @@ def group(leader, word=""):
 
 
 def named(word):
-    "Ids of the living processes, other than this one, whose command line has `word` in it."
-    return [p for p, _, _, command in processes() if word in command and p != os.getpid()]
+    "Ids of the living processes, other than this one, whose command line has `word` in it, and not as the beginning of a longer one."
+    return [p for p, _, _, command in processes() if re.search(re.escape(word) + r"(?!\w)", command) and p != os.getpid()]
 
 
 def stubs(server):
@@ -29,4 +33,7 @@ def stubs(server):
 
 def memory(server):
     "MiB that the processes of a `Server` hold, shared pages counted once."
-    return sum(int(re.search(r"^Pss:\s+(\d+)", (Path("/proc")/str(p)/"smaps_rollup").read_text(), re.M)[1]) for p in group(server.process.pid)) / 1024
+    total = 0
+    for p in group(server.process.pid):
+        with suppress(*GONE): total += psutil.Process(p).memory_full_info().pss
+    return total / 2**20

@@ -24,14 +24,14 @@ import yaml
 from hypothesis import given, settings, strategies as st
 
 from bert_ner.bulk import RECORDS, REFUSED, annotate, start_ray, stats, stop_ray
-from bert_ner.core import ROOT, BertNerError, read_json
+from bert_ner.core import ROOT, BertNerError, detect_encoding, read_json
 from bert_ner.infer import Tagger
 
 pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context")     # Ray's, about its own settings
 odd = st.sampled_from(["Mr. Bush met Paris in New York on Monday.", "", " ", "Paris", "\0", "🎉 Paris", "a\tb", 'a "quote', '"', ",",
     "x" * 300, "Paris " * 60, "İstanbul", "\u2028", "e\u0301", "\ufeff", "ends\r"])
 texts = st.one_of(odd, st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
-faulty = st.sampled_from([b"", b"\xff\xfe Paris", b"not JSON", b'{"text": null}', b'{"text": 1}', b'{"id": 1}', b"[]", 
+faulty = st.sampled_from([b"", b"Paris \xff\xfe", b"not JSON", b'{"text": null}', b'{"text": 1}', b'{"id": 1}', b"[]", 
     b'{"text": "\\ud800"}', b'{"text": "Paris", "entities": []}', b"1,2,3,4", b'"never closed', b"[" * 3000, b"Paris " * 3000])
 LIMIT = dict(limit=250, rows=3, progress=False)
 
@@ -56,17 +56,25 @@ def test_any_mix_of_rows_keeps_the_row_count(data, ending, format, mini_tagger_f
         if isinstance(r, bytes): return r + b"\n"
         if kind == "jsonl": return json.dumps(dict(id=1, text=r)).encode() + b"\n"
         if kind == "txt": return r.replace("\n", " ").encode() + b"\n"
-        out = io.StringIO(); csv.writer(out, delimiter="," if kind == "csv" else "\t").writerow([r, 1]); return out.getvalue().encode()
+        if kind == "tsv": return r.replace("\n", " ").replace("\t", " ").encode() + b"\t1\n"                             # no quotes in TSV
+        out = io.StringIO(); csv.writer(out).writerow([r, 1]); return out.getvalue().encode()
     head = {"csv": b"text,id\n", "tsv": b"text\tid\n"}.get(kind, b"")
     body = head + b"".join(map(line, rows))
     if ending.endswith("gz"): body = gzip.compress(body)
     if ending.endswith("zst"): body = pa.compress(body, codec="zstd", asbytes=True)
+    plain = head + b"".join(map(line, rows))
+    none = kind == "jsonl" and any(r in rows for r in (b'{"id": 1}', b'{"text": 1}')) and not any(isinstance(r, str) or b"null" in r or b"ud800" in r for r in rows)
+    taken = kind == "jsonl" and b'{"text": "Paris", "entities": []}' in rows and not any(isinstance(r, str) or b"null" in r or b"ud800" in r for r in rows)
+    if none or taken or not detect_encoding(plain)[0].startswith("utf-8"):                                                            # refused as a whole
+        with pytest.raises(BertNerError, match="column 'text'|column 'entities' already|looks like UTF"): run(work, f"a.{ending}", body, mini_tagger_folder, format=format)
+        assert [*work.iterdir()] == [work/f"a.{ending}"]
+        return
     done = run(work, f"a.{ending}", body, mini_tagger_folder, format=format)
     parts = sorted((work/"out").glob("part-*"))
     out = [r for p in parts for r in (pq.read_table(p).to_pylist() if format == "parquet" else map(json.loads, p.read_text().split("\n")[:-1]))]
     records = [read_json(p) for p in sorted((work/"out"/RECORDS).glob("*"))]
     assert sum(r["rows"] for r in records) == done["rows"] + done["refused"] == len(out) + len(refused(work/"out"))
-    if kind in ("txt", "jsonl"): assert len(out) + len(refused(work/"out")) == len(rows)
+    if kind in ("txt", "jsonl", "tsv"): assert len(out) + len(refused(work/"out")) == len(rows)
     if not any(isinstance(r, bytes) for r in rows): assert len(out) + len(refused(work/"out")) == len(rows)
     tagger = Tagger.load(mini_tagger_folder)
     assert [r["entities"] for r in out] == [[e.as_dict() for e in tagger.tag(r["text"])] for r in out]
@@ -132,7 +140,7 @@ def many(tmp_path_factory):
 def expected(many, mini_tagger_folder, tmp_path_factory):
     "What one process writes in one go."
     out = tmp_path_factory.mktemp("expected")/"out"
-    assert {k: v for k, v in annotate(many, out, model=mini_tagger_folder, rows=20, progress=False).items() if k != "seconds"} == dict(rows=1188, refused=12, parts=61)
+    assert {k: v for k, v in annotate(many, out, model=mini_tagger_folder, rows=20, progress=False).items() if k != "seconds"} == dict(rows=1188, refused=12, parts=61, skipped=[])
     return tree(out)
 
 

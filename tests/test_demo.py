@@ -1,105 +1,20 @@
 "The page in a real browser, over a miniature tagger: every feature served by Voila, and the same in JupyterLab."
-import csv, io, json, os, random, re, shutil, socket, subprocess, sys, time
+import csv, io, json, os, random, re, shutil, socket
 from contextlib import contextmanager
 
 import numpy as np
-import psutil
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from bert_ner.baseline import train_baseline
-from bert_ner.core import ROOT
 from bert_ner.data import read_corpus, to_dataset
 from bert_ner.demo import EXAMPLES, LIMIT
 from bert_ner.infer import Tagger, best_engine
 from bert_ner.triton import Server, prepare
+from demo_pages import *  # noqa: F403 its fixtures too
 
 pytestmark = pytest.mark.browser
-PATIENCE = 120  # seconds: a busy machine is no failure
-TEXT = "Mr. Bush met Paris.\n\n  In New York\ton Monday 🎉 met Paris"
-NOT_OURS = re.compile(r"(Unsatisfied|No satisfying) version .* shared (singleton )?module @jupyterlab/"  # Voila's own bundle is older than JupyterLab
-                      r"|Plugin @jupyterlab/.*(too long to|ms to) activate")                               # JupyterLab on a busy machine
-FLAGS = ("--no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --disable-background-networking "
-         "--disable-component-update --disable-sync").split()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-@contextmanager
-def running(command, ready, log, **env):
-    "Run `command` until the block ends; give what the pattern `ready` finds in its output. No process may be left."
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("BERT_NER_")}
-    with open(log, "w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env={**clean, "BERT_NER_ROOT": str(ROOT), **env})
-    family = []
-    try:
-        end = time.monotonic() + PATIENCE
-        while not (found := re.search(ready, log.read_text())):
-            assert process.poll() is None and time.monotonic() < end, f"the server did not start:\n{log.read_text()}"
-            time.sleep(.1)
-        yield found[0]
-        family = psutil.Process(process.pid).children(recursive=True)
-    finally:
-        process.terminate()
-        try: process.wait(60)
-        except subprocess.TimeoutExpired: process.kill(); process.wait(); raise
-    _, left = psutil.wait_procs(family, timeout=30)
-    assert not left, f"left running: {left}"
-
-
-@contextmanager
-def voila(log, port=None, **env):
-    "The page as `make demo` serves it; gives its address. It must print that and nothing else."
-    code = f"from bert_ner.demo import serve_page; serve_page({port or free_port()}, browser=False)"
-    with running([sys.executable, "-W", "error::UserWarning", "-c", code], r"http://127\.0\.0\.1:\d+/", log, **env) as url: yield url
-    assert log.read_text() == f"The page is at {url} (Ctrl-C stops it)\n"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not path: pytest.fail("the browser tests need Chromium: install it (Debian: apt-get install chromium), or leave them out by `-m 'not browser'`")
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def opened(browser, url, ready=".ner-demo .ner-text", **kw):
-    "`url` in a new tab, when `ready` is there. Anything on the console, and anything fetched from elsewhere, fails the test."
-    context = browser.new_context(**{"viewport": dict(width=1200, height=900), "permissions": ["clipboard-read", "clipboard-write"], **kw})
-    tab, faults = context.new_page(), []
-    tab.set_default_timeout(PATIENCE * 1000)
-    tab.on("console", lambda m: None if m.type in ("debug", "info", "log") or NOT_OURS.match(m.text) else faults.append(f"{m.type}: {m.text}"))
-    tab.on("pageerror", lambda e: faults.append(str(e)))
-    tab.on("request", lambda r: None if r.url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")) else faults.append(r.url))
-    tab.goto(url)
-    tab.wait_for_selector(ready)
-    yield tab
-    context.close()
-    assert not faults
-
-
-@contextmanager
-def jupyterlab(folder, **env):
-    "JupyterLab on a copy of the page's notebook in `folder`; gives the notebook's address."
-    (folder/"work").mkdir()
-    shutil.copy(ROOT/"nbs"/"07a_page.ipynb", folder/"work")
-    port, apart = free_port(), {f"JUPYTER{k}": str(folder/"jupyter") for k in ("_CONFIG_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR")}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--LabApp.news_url=",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", f"--ServerApp.root_dir={folder/'work'}", "--LabApp.expose_app_in_browser=True"]
-    with running(command, rf"http://127\.0\.0\.1:{port}/lab\?token=\w+", folder/"log.txt", **env, **apart) as url:
-        yield url.replace("/lab?", "/lab/tree/07a_page.ipynb?")
-
-
-def lab(page, command, **args): page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [command, args])
 
 
 @pytest.fixture(scope="module")
@@ -117,92 +32,6 @@ def triton(folder, tmp_path_factory):
     "The address of a live Triton server over the same model."
     top = tmp_path_factory.mktemp("triton")
     with Server(prepare(top/"models", model=folder), log=top/"log.txt", timeout=PATIENCE) as server: yield server.urls["grpc"]
-
-
-@pytest.fixture(scope="module")
-def address(folder, tmp_path_factory):
-    log = tmp_path_factory.mktemp("voila")/"log.txt"
-    with voila(log, BERT_NER_MODEL=str(folder), BERT_NER_TRITON="127.0.0.1:1") as url: yield url
-
-
-@pytest.fixture(scope="module")
-def voila_page(browser, address):
-    with opened(browser, address) as page: yield page
-
-
-@pytest.fixture(scope="module")
-def lab_page(browser, folder, tmp_path_factory):
-    top = tmp_path_factory.mktemp("lab")
-    with jupyterlab(top, BERT_NER_MODEL=str(folder), BERT_NER_TRITON="127.0.0.1:1") as url:
-        with opened(browser, url, ".jp-NotebookPanel") as page:
-            page.folder = top
-            page.wait_for_function("window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'")
-            lab(page, "notebook:run-all-cells")
-            page.wait_for_selector(".ner-demo .ner-text")
-            yield page
-
-
-@pytest.fixture(scope="module", params=["voila", "lab"])
-def page(request):
-    "The page, live: every test that asks for it runs twice."
-    return request.getfixturevalue(f"{request.param}_page")
-
-
-@pytest.fixture(autouse=True)
-def patience(): expect.set_options(timeout=PATIENCE * 1000)
-
-
-def box(page): return page.get_by_label("Text", exact=True)
-def status(page): return page.locator(".ner-demo p.ner-status[role=status]")
-def alert(page): return page.locator(".ner-demo [role=alert]")
-def card(page): return page.locator(".ner-card")
-def layer(page, side=0): return page.locator(".ner-side .ner-text").nth(side)
-def shown(page): return layer(page).text_content()
-def marks(page, side=0): return [(m.text_content(), m.get_attribute("data-label")) for m in layer(page, side).locator("mark:not(.ner-off)").all()]
-def rows(page): return [[c.strip() for c in r.locator("td").all_text_contents()] for r in page.locator(".ner-list tbody tr").all()]
-def options(page, label, which="option"): return [o.replace("\xa0", " ") for o in page.get_by_label(label, exact=True).locator(which).all_text_contents()]
-def chip(page, label): return page.locator(".ner-legend").get_by_role("button", name=re.compile(f"^{label} "))
-
-
-def settled(page): expect(page.locator(".ner-sides")).to_have_attribute("aria-busy", "false")
-
-
-def tag(page, text, n):
-    "Put `text` into the box, wait for `n` entities of it."
-    page.get_by_label("Compare with").select_option("")
-    box(page).fill(text)
-    settled(page)
-    assert shown(page) == text and len(marks(page)) == n
-    assert re.match(rf"{n:,} entit(y|ies) in [\d,.]+ ms by ", status(page).text_content())
-
-
-def spot(page, word, nth=0, side=0):
-    "Where on the screen the `nth` `word` of the text is: left, right, middle height."
-    return layer(page, side).evaluate("""(e, [word, nth]) => {
-        const w = document.createTreeWalker(e, 4), range = document.createRange(); let n;
-        while (n = w.nextNode()) for (let i = -1; (i = n.data.indexOf(word, i + 1)) >= 0;) if (nth-- === 0) {
-            range.setStart(n, i); range.setEnd(n, i + word.length);
-            const r = range.getBoundingClientRect();
-            return [r.left, r.right, (r.top + r.bottom) / 2] } }""", [word, nth])
-
-
-def click(page, word, nth=0, side=0, twice=False):
-    box(page).scroll_into_view_if_needed()
-    x, y, h = spot(page, word, nth, side)
-    (page.mouse.dblclick if twice else page.mouse.click)((x + y) / 2, h)
-
-
-def saved(page, name):
-    with page.expect_download() as download: page.get_by_role("button", name=name).click()
-    with open(download.value.path(), encoding="utf-8", newline="") as f: return download.value.suggested_filename, f.read()
-
-
-def violations(page, within=None):
-    "What axe-core finds that is serious or critical, by WCAG 2.1 A and AA."
-    wanted = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
-    found = Axe().run(page, context=within, options=wanted).response
-    assert len(found["passes"]) >= 8
-    return [(v["id"], n["html"][:200], n.get("failureSummary")) for v in found["violations"] if v["impact"] in ("serious", "critical") for n in v["nodes"]]
 
 
 def test_opens_on_an_example(page):
@@ -353,7 +182,7 @@ def test_corrections(page, tmp_path):
     box(page).press("Control+End"); page.keyboard.type(" Monday"); page.keyboard.press("Control+Home"); page.keyboard.type("On ")
     expect(layer(page).locator("mark")).to_have_count(6)
     assert marks(page) == [*wanted, ("Monday", "tim")]                  # corrections move with their words
-    expect(page.locator(".ner-changes")).to_have_text("3 corrections")
+    expect(changes(page)).to_have_text("3 corrections, not saved yet")
     name, content = saved(page, "Save corrections")
     (tmp_path/name).write_text(content, encoding="utf-8", newline="")
     (words, tags), (more, moretags) = read_corpus(tmp_path/name)
@@ -361,7 +190,7 @@ def test_corrections(page, tmp_path):
     assert more == "In New York on Monday 🎉 met Paris Monday".split() and moretags == "O B-geo I-geo O B-tim O B-eve B-geo B-tim".split()
     for left in (2, 1, 0):
         page.get_by_role("button", name="Undo").click()
-        expect(page.locator(".ner-changes")).to_have_text(re.compile(f"^{left} correction"))
+        expect(changes(page)).to_have_text(re.compile(f"^{left} correction"))
     assert marks(page)[0] == ("Mr. Bush", "per") and not page.get_by_role("button", name="Save corrections").is_visible()
 
 
@@ -389,7 +218,7 @@ def test_files(page):
     page.get_by_label("Text files").set_input_files([file("a.txt", "In Paris 🎉\r\nand New York".encode()), file("b.txt", b"Monday"),
         file("c.bin", b"\x00\x01Paris"), file("d.txt", b"Z\xfcrich"), file("e.txt", b"a " * LIMIT)])
     expect(alert(page)).to_contain_text("e.txt is too large")
-    for name in ("c.bin", "d.txt"): assert f"{name} is not text in UTF-8" in alert(page).text_content()
+    for said in ("c.bin", "d.txt is not UTF-8 (byte 0xfc at 1)"): assert said in alert(page).text_content()
     assert shown(page) == "In Paris 🎉\nand New York" and marks(page) == [("Paris", "geo"), ("New York", "geo")]
     assert options(page, "Text from", "optgroup[label='Your files'] option") == ["a.txt", "b.txt"]
     page.get_by_label("Text from").select_option("b.txt")
@@ -569,14 +398,10 @@ def test_looks_in_jupyterlab(lab_page, tmp_path):
     bare.close()
 
 
-def test_no_model_and_port_taken(browser, tmp_path):
+def test_port_taken(browser, folder, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with voila(tmp_path/"log.txt", port, BERT_NER_MODEL=str(tmp_path/"nothing")) as url, opened(browser, url) as page:
-            assert f":{port}/" not in url
-            assert "`make repro`" in page.get_by_role("alert").text_content()
-            assert shown(page) == next(iter(EXAMPLES.values())) and marks(page) == []
-            assert "Traceback" not in page.content()
+        with voila(tmp_path/"log.txt", port, BERT_NER_MODEL=str(folder)) as url: assert f":{port}/" not in url
 
 
 def test_looks(browser, address, tmp_path):

@@ -1,12 +1,68 @@
-"The site of the executed notebooks: every notebook has its card, no link leads nowhere, and it opens in a browser without a server."
+"The figures of the README stand in `metrics/`. The site of the executed notebooks: every notebook has its card, no link leads nowhere, and it opens in a browser without a server."
 import json
+import re
 import shutil
+import subprocess
+from statistics import mean, stdev
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from bert_ner.core import ROOT, BertNerError
 from bert_ner.docs import broken_links, notebooks, write_site
+
+
+RESULT = re.compile(r"^\| (Bi-LSTM|MiniLM-L6 BERT, case channel) \| ([\d, ]+) \| ([\d.]+)(?: ± ([\d.]+))? \| \*\*([\d.]+)(?: ± ([\d.]+))?\*\* \[([\d.]+), ([\d.]+)\] \| ([\d.]+)(?: ± ([\d.]+))? \|", re.M)
+
+
+def wrong_figures(text: str, read) -> list[str]:
+    "What the README's tables and sentences of results say, and the metrics (`read` gives a file of them) do not; nothing of `bert_ner.docs` is asked."
+    out, found = [], 0
+    def same(what, said, value, digits=4):
+        nonlocal found
+        found += 1
+        if not abs(float(said) - value) < .8 * 10**-digits: out.append(f"{what}: {said}, not {value:.{digits}f}")
+    for corpus, part in zip(("gmb", "sample"), re.split(r"^\*\*(?=Groningen|Sample)", text, flags=re.M)[1:], strict=True):
+        rows = RESULT.findall(part)
+        if [r[0] for r in rows] != ["Bi-LSTM", "MiniLM-L6 BERT, case channel"]: out.append(f"{corpus}: the table has {len(rows)} rows")
+        for stage, (_, seeds, *said) in zip(("baseline", "bert"), rows):
+            d = read(f"metrics/{corpus}/{stage}.json")
+            runs = [d["seeds"][s] for s in seeds.split(", ")]
+            if set(seeds.split(", ")) != set(d["seeds"]): out.append(f"{corpus}, {stage}: seeds {seeds}")
+            for k, (split, average) in enumerate((("validation", "micro"), ("test", "micro"), ("test", "macro"))):
+                f1, (middle, spread) = [r[split][average]["f1"] for r in runs], [said[:2], said[2:4], said[6:8]][k]
+                same(f"{corpus}, {stage}, {split} {average}", middle, mean(f1))
+                if len(f1) > 1: same(f"{corpus}, {stage}, {split} {average} ±", spread, stdev(f1))
+                elif spread: out.append(f"{corpus}, {stage}: a spread over one seed")
+            for s, value in zip(said[4:6], d["seeds"][str(d["kept_seed"])]["test"]["micro_f1_interval_95"], strict=True): same(f"{corpus}, {stage}, interval", s, value, 3)
+        export, triton, bert = (read(f"metrics/{corpus}/{n}.json") for n in ("export", "triton", "bert"))
+        gates = re.search(r"entities in ([\d.]+)% of .*?int8 changes micro F1 by ([+-][\d.]+) there .*?answers ([\d,]+) of ([\d,]+) test .*?gRPC, ([\d,]+) over HTTP.*?kept model is ([\d.]+) ", part).groups()
+        same("ONNX", gates[0], 100 * (1 - export["onnx"]["differing"] / export["onnx"]["sentences"]), 2)
+        same("int8", gates[1].lstrip("+"), export["onnx_int8"]["f1"] - export["onnx_int8"]["f1_reference"])
+        for said, value in zip(gates[2:5], (triton["equal"]["grpc"], triton["sentences"], triton["equal"]["http"])): same("Triton", said.replace(",", ""), value, 0)
+        same("raw text", gates[5], bert["test_of_kept"]["raw_text"]["micro_f1"])
+    return out + ([] if found >= 30 else [f"only {found} figures were found"])
+
+
+def committed(path: str): return json.loads(subprocess.run(["git", "show", f"HEAD:./{path}"], cwd=ROOT, capture_output=True, check=True).stdout)
+def present(path: str): return json.loads((ROOT/path).read_text())
+
+
+def test_figures_of_the_readme_stand_in_the_metrics():
+    "Worked out from the figures of each seed. A run on another machine leaves others in `metrics/`: then README.md is held to those that were committed."
+    text = (ROOT/"README.md").read_text()
+    wrong = wrong_figures(text, present)
+    if wrong and not (ROOT/".git").exists(): pytest.skip("metrics/ has a run's own figures, and there is no commit to compare with")
+    assert wrong == [] or wrong_figures(text, committed) == [], wrong
+
+
+@pytest.mark.parametrize("place", ["| **0.", "± 0.", "[0.", "test sentences exactly", "kept model is 0.", "micro F1 by "])
+def test_a_figure_that_is_changed_is_found(place):
+    text = (ROOT/"README.md").read_text()
+    at = text.index(place, text.index("**Groningen")) + (len(place) if place[-1] in ". " else -2)
+    at = next(i for i in range(at, at + 9) if text[i].isdigit())
+    changed = text[:at] + str((int(text[at]) + 5) % 10) + text[at + 1:]
+    assert text != changed and set(wrong_figures(changed, present)) > set(wrong_figures(text, present))
 
 
 @pytest.fixture(scope="module")

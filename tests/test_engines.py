@@ -77,7 +77,8 @@ def test_fp32_engines_find_what_pytorch_finds(folders, name):
     rng = np.random.default_rng(2)
     many = [rng.choice(WORDS, n).tolist() for n in rng.integers(0, 60, 60)]
     a, b = Tagger.load(folders/"bert", "torch").tag_words(many), Tagger.load(folders/"onnx", name).tag_words(many)
-    if Tagger.load(folders/"onnx", name).engine.name != "openvino bf16": assert [x.tags for x in a] == [x.tags for x in b]
+    same = np.concatenate([np.array(x.tags) == y.tags for x, y in zip(a, b) if x.tags])
+    assert len(same) > 1000 and same.mean() >= (.98 if Tagger.load(folders/"onnx", name).engine.name == "openvino bf16" else 1)
 
 
 @pytest.mark.parametrize("flags, installed, choice", [

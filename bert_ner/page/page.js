@@ -2,7 +2,9 @@
 // One box: a textarea whose own letters are transparent lies over a layer that shows the same letters with their marks. So typing, selecting,
 // undoing and copying are the browser's own, and a mark can move no letter.
 
-const WAIT = 250;        // milliseconds without a key before the text is sent
+const WAIT = 250;        // milliseconds without a key before the text is sent; a text that takes longer to read waits as long as that
+const LONGEST = 15_000;  // but no longer than this
+const SURE = "=";        // the label of a confirmed sentence
 const ROWS = 200;        // rows of the table that are drawn at first
 const SLOW = 20_000;     // milliseconds after which the status says that it takes long
 
@@ -40,6 +42,71 @@ function scales(text) {
   return [(i) => units[i], (i) => points[i]];
 }
 
+function hash(text) {                                                        // 53 bits of a text: cyrb53
+  let a = 0xdeadbeef, b = 0x41c6ce57;
+  for (let i = 0; i < text.length; i++) { const c = text.charCodeAt(i); a = Math.imul(a ^ c, 2654435761); b = Math.imul(b ^ c, 1597334677); }
+  a = Math.imul(a ^ (a >>> 16), 2246822507) ^ Math.imul(b ^ (b >>> 13), 3266489909);
+  b = Math.imul(b ^ (b >>> 16), 2246822507) ^ Math.imul(a ^ (a >>> 13), 3266489909);
+  return (4294967296 * (2097151 & b) + (a >>> 0)).toString(36);
+}
+
+// The corrections of all texts, by text, in the browser's storage: an entry a text, shared by all tabs and views of one address. They stay until they are thrown away.
+class Keep {
+  static of(prefix) { const all = (globalThis.bertNerKeeps ??= new Map()); if (!all.has(prefix)) all.set(prefix, new Keep(prefix)); return all.get(prefix); }
+
+  constructor(prefix) {
+    Object.assign(this, { prefix, texts: new Map(), written: new Map(), views: new Set(), full: false, timer: 0 });
+    this.load();
+    addEventListener("storage", (e) => {                                      // another tab has changed something
+      if (e.key !== null && !e.key.startsWith(prefix)) return;
+      if (this.timer) this.write();
+      this.load();
+      for (const view of this.views) view();
+    });
+    addEventListener("pagehide", () => this.timer && this.write());
+  }
+
+  load() {
+    if (this.full) return;
+    const texts = new Map();
+    this.written = new Map();
+    try {
+      for (let i = 0; i < localStorage.length; i++) {
+        const key = localStorage.key(i);
+        if (!key.startsWith(this.prefix)) continue;
+        const json = localStorage.getItem(key);
+        this.written.set(key, json);
+        try { const { text, ...kept } = JSON.parse(json); if (Array.isArray(kept.edits)) texts.set(text, kept); } catch { /* somebody else's */ }
+      }
+    } catch { this.full = true; return; }                                     // a browser that stores nothing
+    this.texts = new Map([...texts].sort(([, a], [, b]) => a.at - b.at));
+  }
+
+  edits(text) { return this.texts.get(text)?.edits ?? []; }
+  set(text, edits, more = {}) {
+    if (edits.length) this.texts.set(text, { ...this.texts.get(text), ...more, edits, at: Date.now() }); else this.texts.delete(text);
+    this.later();
+  }
+  later() { clearTimeout(this.timer); this.timer = setTimeout(() => this.write(), 300); }
+  count(which = () => true) { return new Set([...this.texts.values()].flatMap((t) => t.edits).filter(which).map((e) => e.id)).size; }
+
+  write() {
+    clearTimeout(this.timer);
+    this.timer = 0;
+    const now = new Map([...this.texts].map(([text, kept]) => [this.prefix + hash(text), JSON.stringify({ text, ...kept })]));
+    try {
+      for (const key of this.written.keys()) if (!now.has(key)) { localStorage.removeItem(key); this.written.delete(key); }
+      for (const [key, json] of now) if (this.written.get(key) !== json) { localStorage.setItem(key, json); this.written.set(key, json); }
+      this.full = false;
+    } catch {                                                                 // no room: what is saved in a file already can go
+      const spare = [...this.texts].find(([, t]) => t.edits.every((e) => e.saved));
+      if (spare) { this.texts.delete(spare[0]); return this.write(); }
+      this.full = true;
+    }
+    for (const view of this.views) view();
+  }
+}
+
 // One shown text with its marks, a block a line, so that an edit lays out its own lines only.
 class Layer {
   constructor(node) { Object.assign(this, { node, text: null, lines: [], starts: [], entities: [] }); }
@@ -68,6 +135,7 @@ class Layer {
         if (a > from) block.append(text.slice(from, a));
         const mark = el("mark", { className: `ner-${e.colour}` }, text.slice(a, b));
         if (a === e.start) mark.dataset.label = e.label;
+        if ((entities[next + 1]?.start ?? Infinity) - e.start < 8) mark.classList.add("ner-near");     // its label must not run into the next one
         mark.entity = e;
         block.append(mark);
         from = b;
@@ -124,10 +192,13 @@ class Layer {
 function render({ model, el: root }) {
   const start = model.get("start"), { types, examples, engines, limit } = start;
   const labels = Object.fromEntries(engines), names = Object.keys(types), name = (t) => types[t] ?? t;
-  const files = new Map(), off = new Set(), waiting = new Map(), edits = new Map();
-  const state = { text: start.text, least: 0, sides: [], asked: 0, busy: false, again: false, sort: "start", up: true, all: false, hits: [], hit: -1 };
+  const files = new Map(), off = new Set(), waiting = new Map(), keep = Keep.of(`bert-ner fix ${names.join(" ")}: `);
+  const state = { text: start.text, least: 0, sides: [], asked: 0, busy: false, again: false, sort: "start", up: true, all: false, hits: [], hit: -1, ms: 0, read: 0 };
+  const voila = !!document.body.dataset.voila;                              // else JupyterLab
   const view = crypto.getRandomValues(new Uint32Array(1))[0];               // two views of one widget get each other's answers
-  let timer = 0, slow = 0, settled = 0;
+  const places = [`bert-ner text ${start.id}`, `bert-ner text ${location.pathname}`];                 // where the text itself is kept
+  let timer = 0, slow = 0, settled = 0, noted = 0, accepted = null, before = null, doc = 0, listed = "";
+  const docs = new Map();                                                   // hash of a text that was here -> the document that it is a state of
 
   // ---------------------------------------------------------------- the parts of the page
   const field = (label, control, cls = "") => Object.assign(control, { ariaLabel: label }) && el("label", { className: `ner-field ${cls}` }, el("span", {}, label), control);
@@ -169,15 +240,20 @@ function render({ model, el: root }) {
   const card = el("div", { className: "ner-card", role: "dialog", hidden: true });
   const sides = el("div", { className: "ner-sides", ariaBusy: "false" }, left.node, right.node, card);
   const status = el("p", { className: "ner-status", role: "status" }), alert = el("p", { className: "ner-status ner-error", role: "alert", hidden: true });
-  const hint = el("p", { className: "ner-hint" }, "Click an entity, or select any text, for details and to correct it; from the keyboard, press Ctrl+Enter.");
+  const hint = el("p", { className: "ner-hint" }, "Click an entity, or select any text, for details, to correct it, or to confirm its sentence; from the keyboard, press Ctrl+Enter.");
+  const note = el("p", { className: "ner-note", role: "status", hidden: true }), model_ = el("p", { className: "ner-hint ner-about" });
 
   const button = (text, f, cls = "ner-button") => el("button", { type: "button", className: cls, onclick: f }, text);
   const copyButton = button("Copy as HTML", copy);
   const downloads = el("div", { className: "ner-row ner-downloads", role: "group", ariaLabel: "Take it with you" }, copyButton,
     ...[["json", "JSON"], ["csv", "CSV"], ["conll", "CoNLL"]].map(([kind, label]) => button(`Download ${label}`, () => download(kind))));
-  const changes = el("span", { className: "ner-changes", role: "status" });
-  const fixes = el("div", { className: "ner-row ner-fixes", hidden: true }, changes, button("Undo", undo),
-    Object.assign(button("Save corrections", () => download("corrections"), "ner-button ner-main"), { title: "A CSV in the corpus's own format, ready for training" }));
+  const changes = el("span", { className: "ner-changes", role: "status" }), undoButton = button("Undo", undo);
+  const away = button("Throw away…", throwAway), calm = () => { away.textContent = "Throw away…"; delete away.dataset.sure; };
+  away.addEventListener("blur", calm);
+  const how = el("p", { className: "ner-hint" });
+  how.append("To train with the saved file, give its path: ", el("code", {}, "dvc exp run -S data.more=corrections.csv"), " adds its sentences to those that the model learns from.");
+  const fixes = el("section", { className: "ner-fixes", ariaLabel: "Corrections", hidden: true }, el("div", { className: "ner-row" }, changes, undoButton, away,
+    Object.assign(button("Save corrections", () => download("corrections"), "ner-button ner-main"), { title: "A CSV in the corpus's own format, ready for training" })), how);
 
   const filterBox = el("input", { type: "search", placeholder: "text or type", spellcheck: false, oninput: () => { state.all = false; table(); } });
   const columns = [["text", "Text"], ["label", "Type"], ["count", "Count"], ["count2", "Right"], ["score", "Score"], ["start", "First at"]];
@@ -193,27 +269,41 @@ function render({ model, el: root }) {
 
   const sheet = el("style", {}, `.ner-still-${start.id} { display: none }
 ::highlight(ner-found-${start.id}) { background: #ffe27a; color: #111 } ::highlight(ner-now-${start.id}) { background: #ff9d2e; color: #111 }
-::highlight(ner-chosen-${start.id}) { text-decoration: underline 2px }`);
+::highlight(ner-chosen-${start.id}) { text-decoration: underline 2px } ::highlight(ner-sure-${start.id}) { text-decoration: underline dotted 1.5px; text-underline-offset: 6px }`);
   root.classList.add("ner-demo");
   root.dataset.lmSuppressShortcuts = "true";                                 // JupyterLab's one-letter commands stay out
   root.addEventListener("keydown", (e) => { if (e.key === "Escape" && !card.hidden) { e.preventDefault(); hide(true); } e.stopPropagation(); });
-  root.append(sheet, head, legend, tools, sides, hint, alert, el("div", { className: "ner-row ner-under" }, status, downloads), fixes, list);
+  root.append(sheet, head, legend, tools, sides, hint, alert, note, el("div", { className: "ner-row ner-under" }, el("div", {}, status, model_), downloads), fixes, list);
 
   // ---------------------------------------------------------------- asking Python
-  function send(kind, more = {}) {
+  function send(kind, more = {}, buffers = []) {
     const id = `${view} ${++state.asked}`;
     return new Promise((done) => {
       waiting.set(id, done);
-      model.send({ id, kind, text: state.text, edits: told(state.text), engines: chosen(), url: url.value.trim(), ...more });
+      model.send({ id, kind, text: state.text, edits: more.edits ?? told(state.text), engines: chosen(), url: url.value.trim(), ...more }, undefined, buffers);
     });
   }
   const receive = (m) => { const done = waiting.get(m.id); waiting.delete(m.id); done?.(m); };
-  const told = (text) => { const [, point] = scales(text); return (edits.get(text) ?? []).map((e) => [point(e.start), point(e.end), e.label]); };
+  function told(text) {
+    const [, point] = scales(text);
+    return keep.edits(text).map((e) => [point(e.start), point(e.end), e.label, e.words ?? null, (e.entities ?? []).map(([a, b, t]) => [point(a), point(b), t])]);
+  }
+  const mine = () => keep.edits(state.text);
+
+  function stopped() {                                                        // nothing is lost with the kernel: all that a person did is kept here
+    state.gone = true;
+    for (const t of [timer, slow]) clearTimeout(t);
+    sides.ariaBusy = "false";
+    say("");
+    warn(voila ? "The kernel has stopped. Your text and your corrections are kept." : "The kernel has stopped. Your text and your corrections are kept: run the cell again.");
+    if (voila) alert.append(" ", button("Reload the page", () => { removeEventListener("beforeunload", leave, true); location.reload(); }));
+  }
   const chosen = () => [engine.value, ...(other.value ? [other.value] : [])];
 
   async function ask() {
     clearTimeout(timer);
     timer = 0;
+    if (state.gone) return stopped();
     urlField.hidden = !chosen().includes("triton");
     right.node.hidden = !other.value;
     sides.classList.toggle("ner-two", !!other.value);
@@ -221,7 +311,7 @@ function render({ model, el: root }) {
     state.busy = true;
     sides.ariaBusy = "true";
     say("Looking for entities …");
-    slow = setTimeout(() => say("Still looking: the text is long, or the kernel has stopped"), SLOW);
+    slow = setTimeout(() => say("Still looking: the text is long, or the kernel has stopped. Your text and your corrections are kept, also when you reload the page."), SLOW);
     do {
       state.again = false;
       const text = state.text, answer = await send("tag");
@@ -234,18 +324,47 @@ function render({ model, el: root }) {
 
   function take(answer) {
     const [unit] = scales(state.text);
-    const errors = [answer.error, ...(answer.sides ?? []).map((s) => s.error)].filter(Boolean);
+    const errors = [answer.error, ...(answer.sides ?? []).map((s) => s.error), ...settle(answer.edits ?? [], unit)].filter(Boolean);
+    if (answer.sides) [state.ms, state.read] = [answer.sides.reduce((sum, s) => sum + s.ms, 0), state.text.length];
     if (answer.sides) state.sides = answer.sides.map((s) => ({ ...s, entities: s.entities.map(([a, b, label, score, by, also]) =>
       ({ start: unit(a), end: unit(b), from: a, to: b, label, score, by, also, colour: start.colours[label] ?? "other" })) }));
     else if (answer.kind === "tag") state.sides = [];
     warn([...new Set(errors)].map((e) => e[0].toUpperCase() + e.slice(1)).join(". "));
+    note.textContent = answer.note ?? "";
+    note.hidden = !answer.note;
     hide();
     filter(true);
     say(summary());
-    const here = (edits.get(state.text) ?? []).length, all = [...edits.values()].reduce((n, e) => n + e.length, 0);
+    tell();
+  }
+
+  function settle(told, unit) {                                               // Python has said where each correction stands now, or why it does not count
+    const edits = mine(), wrong = [];
+    if (told.length !== edits.length) return wrong;
+    const fixed = edits.flatMap((e, i) => {
+      if (typeof told[i] !== "string") return [{ ...e, start: unit(told[i][0]), end: unit(told[i][1]), words: told[i][2] }];
+      wrong.push(`A correction does not count: ${told[i]}`);
+      return [];
+    });
+    if (wrong.length && accepted && accepted.text !== state.text && edits.some((e) => accepted.edits.some((f) => f.id === e.id)) && !keep.texts.has(accepted.text))
+      keep.set(accepted.text, accepted.edits, accepted.by);                   // it stays with the text that it was made to
+    if (JSON.stringify(fixed) !== JSON.stringify(edits)) keep.set(state.text, fixed);
+    accepted = fixed.length ? { text: state.text, edits: fixed, by: { engine: keep.texts.get(state.text)?.engine, url: keep.texts.get(state.text)?.url } } : null;
+    return wrong;
+  }
+
+  function tell() {                                                           // what is corrected, here and elsewhere
+    const all = keep.count(), open = keep.count((e) => !e.saved), here = mine().length, sure = keep.count((e) => e.label === SURE);
     fixes.hidden = !all;
-    fixes.querySelector("button").disabled = !here;
-    changes.textContent = count(all, "correction") + (here < all ? `, ${here} in this text` : "");
+    undoButton.disabled = !here;
+    if (away.dataset.sure !== String(all)) calm();
+    const what = [all - sure ? count(all - sure, "correction") : "", sure ? count(sure, "confirmed sentence") : ""].filter(Boolean).join(" and ");
+    changes.textContent = (what || "0 corrections") + (here < all ? `, ${here} in this text` : "") + (open === all ? ", not saved yet" : open ? `, ${open} not saved yet` : ", all saved");
+    if (keep.full && open) changes.textContent += ": this browser has no room to keep them, save them now";
+    const [a, b] = [chosen()[0], start.abouts];
+    model_.textContent = a === "triton" ? `Model: that of the server at ${url.value.trim()}` : b[a] ? `Model: ${b[a]}` : "Model: what it was trained on is not known";
+    mark("sure", mine().filter((e) => e.label === SURE).map((e) => left.layer.range(e.start, e.end)));
+    sources();
   }
 
   const warn = (text) => { alert.textContent = text; alert.hidden = !text; };
@@ -335,7 +454,7 @@ function render({ model, el: root }) {
 
   // ---------------------------------------------------------------- the card: what an entity is, and what it should be
   let shown = null;
-  function about(side, a, b, entity) {
+  function about(side, a, b, entity, exact = !!entity) {
     const title = state.text.slice(a, b).replace(/\s+/g, " "), short = title.length > 60 ? `${title.slice(0, 59)}…` : title, [, point] = scales(state.text);
     const soft = (text) => el("p", { className: "ner-soft" }, text);
     const bar = (what, p) => el("li", {}, el("span", {}, what), el("meter", { min: 0, max: 1, value: p, ariaLabel: `probability of ${what}` }),
@@ -346,19 +465,38 @@ function render({ model, el: root }) {
       el("p", {}, entity.by ? "Corrected by you" : `Score ${entity.score.toFixed(2)}`, ` · characters ${entity.from} to ${entity.to}`),
       ...(entity.by ? [] : others(entity.also)),
     ] : [el("p", {}, `Characters ${point(a)} to ${point(b)}`)];
+    const bare = !/[\p{L}\p{N}]/u.test(state.text.slice(a, b)), sure = mine().some((e) => e.label === SURE && e.start <= a && e.end >= b);
+    if (bare) facts.push(soft("Punctuation alone can be no entity: select a word."));
     const close = el("button", { type: "button", className: "ner-icon", ariaLabel: "Close", title: "Close (Escape)", onclick: () => hide(true) }, icon("M4 4l8 8M12 4l-8 8"));
-    const fix = (t, text) => el("button", { type: "button", className: "ner-fix", disabled: entity?.label === t, onclick: () => correct(a, b, t) }, ...text);
+    const fix = (t, text) => el("button", { type: "button", className: "ner-fix", disabled: entity?.label === t || (bare && t !== ""), onclick: () => correct(a, b, t) }, ...text);
     card.replaceChildren(
       el("div", { className: "ner-card-head" }, ...(entity ? [el("mark", { className: `ner-${entity.colour}` }, entity.label)] : []),
         el("b", {}, entity ? name(entity.label) : "Your selection"), close),
       el("p", { className: "ner-quote" }, short), ...facts,
       soft(entity ? "Correct it to" : "Mark it as"),
-      el("div", { className: "ner-fixlist" }, ...names.map((t) => fix(t, [el("mark", { className: `ner-${start.colours[t]}` }, t), ` ${name(t)}`])), fix("", ["no entity"])));
+      el("div", { className: "ner-fixlist" }, ...names.map((t) => fix(t, [el("mark", { className: `ner-${start.colours[t]}` }, t), ` ${name(t)}`])), fix("", ["no entity"])),
+      el("button", { type: "button", className: "ner-button ner-sure", disabled: sure, onclick: () => confirm(a, b) }, sure ? "Sentence confirmed" : "The whole sentence is right"));
     card.ariaLabel = entity ? `${short}: ${name(entity.label)}` : `Selection: ${short}`;
     card.hidden = false;
     shown = { side, a, b };
     mark("chosen", [panes[side].layer.range(a, b)]);
     place();
+    if (!exact) snap(a, b);
+  }
+
+  async function snap(a, b) {                                                 // a correction marks whole words: show them
+    const text = state.text;
+    let x = a, y = b;
+    while (x && !/\s/.test(text[x - 1])) x--;
+    while (y < text.length && !/\s/.test(text[y])) y++;
+    const piece = text.slice(x, y + 1), [unit, point] = scales(piece), now = shown;
+    const words = await send("words", { text: piece, edits: [], start: point(a - x), end: point(b - x) });
+    if (words.error || shown !== now || state.text !== text) return;
+    const [c, d] = [x + unit(words.start), x + unit(words.end)], e = left.layer.at(c), inside = card.contains(document.activeElement);
+    const entity = e && !e.hidden && e.start === c && e.end === d ? e : undefined;
+    if (c === a && d === b && !entity) return;
+    about(0, c, d, entity, true);
+    if (inside) card.querySelector("button:not(.ner-icon):not(:disabled)")?.focus();
   }
 
   function place() {
@@ -367,7 +505,7 @@ function render({ model, el: root }) {
     if (!r || r.bottom < b.top || r.top > b.bottom) return hide();
     const width = card.offsetWidth;
     card.style.left = `${Math.max(0, Math.min(r.left - s.left - 12, s.width - width))}px`;
-    const below = r.bottom + card.offsetHeight + 12 < innerHeight || r.top - card.offsetHeight < 40;
+    const below = r.bottom + card.offsetHeight + 12 < innerHeight || r.top - card.offsetHeight - 20 < Math.max(20, root.getBoundingClientRect().top);
     card.style.top = `${below ? r.bottom - s.top + 8 : r.top - s.top - card.offsetHeight - 20}px`;
   }
 
@@ -380,14 +518,34 @@ function render({ model, el: root }) {
     if (focus && inside) { if (side === 0) { input.focus({ preventScroll: true }); input.setSelectionRange(b, b); } else right.box.focus({ preventScroll: true }); }
   }
 
-  async function correct(a, b, label) {
-    edits.set(state.text, [...(edits.get(state.text) ?? []), { start: a, end: b, label }]);
+  const fresh = () => view.toString(36) + Date.now().toString(36) + (++state.asked).toString(36);
+  function add(edit) {
+    keep.set(state.text, [...mine(), { id: fresh(), ...edit }], { engine: chosen()[0], url: url.value.trim() });
     hide(true);
-    await ask();
-  }
-  function undo() {
-    edits.get(state.text)?.pop();
     ask();
+    keep.write();
+  }
+  const correct = (a, b, label) => add({ start: a, end: b, label });
+  async function confirm(a, b) {                                              // the sentence as it is marked now
+    const text = state.text, [unit, point] = scales(text), s = await send("sentence", { start: point(a), end: point(b) });
+    if (s.error) return warn(s.error);
+    if (state.text !== text) return warn("The text has changed meanwhile: confirm its sentence again.");
+    const edit = { start: unit(s.start), end: unit(s.end), label: SURE, words: s.words, entities: s.entities.map(([x, y, t]) => [unit(x), unit(y), t]) };
+    const unseen = state.sides[0]?.entities.some((e) => e.hidden && e.start < edit.end && e.end > edit.start);
+    if (unseen) return warn("An entity of this sentence is hidden: show all types and scores before you confirm it.");
+    if (!mine().some((e) => e.label === SURE && e.start === edit.start && e.end === edit.end)) add(edit); else hide(true);
+  }
+  function undo() {                                                           // the last correction in this text, wherever else it was kept
+    const last = mine().at(-1);
+    for (const [text, { edits }] of [...keep.texts]) if (edits.some((e) => e.id === last?.id)) keep.set(text, edits.filter((e) => e.id !== last.id));
+    ask();
+    keep.write();
+  }
+  function throwAway() {
+    if (!away.dataset.sure) { away.dataset.sure = keep.count(); away.textContent = `Throw away ${keep.count() === 1 ? "it" : `all ${keep.count()}`}?`; return; }
+    keep.texts.clear();
+    ask();
+    keep.write();
   }
 
   function pointed() {                                                        // what the caret or the selection in the box points at
@@ -403,34 +561,80 @@ function render({ model, el: root }) {
   }
 
   // ---------------------------------------------------------------- typing
-  function typed() {
-    const old = state.text, text = input.value.replace(/\r\n?/g, "\n");
+  // What of the old text is gone, from its character a to its character end. The caret stands behind what has come; a selection was replaced as a whole.
+  function changed(old, text, kind) {
+    const caret = input.selectionEnd, history = kind.startsWith("history"), most = Math.min(old.length, text.length);
     let a = 0, z = 0;
-    const most = Math.min(old.length, text.length);
-    while (a < most && old[a] === text[a]) a++;
-    while (z < most - a && old.at(-1 - z) === text.at(-1 - z)) z++;
-    const shift = text.length - old.length, end = old.length - z;
+    if (old.endsWith(text.slice(caret))) z = Math.min(text.length - caret, most);
+    else while (z < most && old.at(-1 - z) === text.at(-1 - z)) z++;
+    while (a < most - z && old[a] === text[a]) a++;
+    let end = old.length - z;
+    if (before && !history) { a = Math.min(a, before[0]); end = Math.max(end, before[1]); }
+    return [a, end];
+  }
+
+  // Corrections move with an edit of their text. What replaces everything is another text, and keeps its own corrections, as the old one does.
+  function move(old, text, a, end, same) {
+    const kept = keep.texts.get(old), shift = text.length - old.length;
+    if (!kept || old === text) return;
+    const there = keep.texts.get(text);
+    if (there) { if (kept.edits.every((e) => there.edits.some((f) => f.id === e.id))) keep.set(old, []); return; }
+    if (!same) return;
+    const by = (e, n) => (n ? { ...e, start: e.start + n, end: e.end + n, ...(e.entities && { entities: e.entities.map(([x, y, t]) => [x + n, y + n, t]) }) } : e);
+    const moved = kept.edits.filter((e) => e.end <= a || e.start >= end).map((e) => by(e, e.start >= end ? shift : 0));
+    if (moved.length) keep.set(text, moved, kept);
+    if (moved.length === kept.edits.length) keep.set(old, []);                // else a correction's own words were edited: it stays with them as they were
+  }
+
+  function document_(text, same) {                                            // each text belongs to a document; what replaces everything begins a new one
+    if (!same) doc++;
+    if (docs.size > 5000) docs.delete(docs.keys().next().value);
+    docs.set(hash(text), doc);
+  }
+
+  function typed(event) {
+    const old = state.text, text = input.value.replace(/\r\n?/g, "\n"), kind = event?.inputType ?? "", known = docs.get(hash(text));
+    const [a, end] = changed(old, text, kind), shift = text.length - old.length;
+    const same = !!kind && (kind.startsWith("history") ? known === doc : !!(old.slice(0, a).trim() || old.slice(end).trim()));
+    before = null;
     for (const s of state.sides) {                                            // until the answer comes, marks move with their words
       s.entities = s.entities.filter((e) => e.end <= a || e.start >= end);
       for (const e of s.entities) if (e.start >= end) { e.start += shift; e.end += shift; }
     }
-    const moved = (edits.get(old) ?? []).filter((e) => e.end <= a || e.start >= end).map((e) => (e.start >= end ? { ...e, start: e.start + shift, end: e.end + shift } : e));
-    edits.delete(old);
-    if (moved.length) edits.set(text, moved);
+    move(old, text, a, end, same);
+    if (kind.startsWith("history") && known !== undefined) doc = known; else document_(text, same);
     state.text = text;
+    remember();
     hide();
     panes.forEach((p, i) => { p.layer.show(text, state.sides[i]?.entities ?? [], false); p.layer.tint(); });
     if (source.value && read(source.value) !== text) source.value = "";
     clearTimeout(timer);
-    timer = setTimeout(ask, WAIT);
+    const wait = Math.max(WAIT, Math.min(LONGEST, (state.ms * text.length) / Math.max(1, state.read)));     // a long text is not read anew at each pause
+    if (wait > 2000 && !state.busy) say("The text is long: it is read again when you pause.");
+    timer = setTimeout(ask, wait);
     sides.ariaBusy = "true";
   }
 
-  const read = (value) => (value.startsWith("file ") ? files.get(value.slice(5)) : examples[value.slice(8)]);
-  function choose(value) { if (value) { write(read(value)); } }
+  function remember() { clearTimeout(noted); noted = setTimeout(jot, 300); }  // the text itself survives a reload, a closed tab and a crash too
+  function jot() {
+    clearTimeout(noted);
+    noted = 0;
+    try {
+      for (const place of places) sessionStorage.setItem(place, state.text);
+      if (Object.values(examples).includes(state.text)) localStorage.removeItem(places[1]); else localStorage.setItem(places[1], state.text);
+    } catch { /* no room: a correction in it is still kept, or said not to be */ }
+  }
+  function recalled() {
+    try { return sessionStorage.getItem(places[0]) ?? sessionStorage.getItem(places[1]) ?? localStorage.getItem(places[1]); } catch { return null; }
+  }
+
+  const read = (value) => ({ file: files.get(value.slice(5)), example: examples[value.slice(8)], kept: [...keep.texts.keys()].find((t) => hash(t) === value.slice(5)) })[value.split(" ")[0]];
+  function choose(value) { const text = value && read(value); if (typeof text === "string" && value) write(text); }
   function write(text) {
     input.value = text;
     state.text = input.value;
+    document_(state.text, false);
+    remember();
     state.sides = [];
     state.all = false;
     left.box.scrollTop = 0;
@@ -440,26 +644,36 @@ function render({ model, el: root }) {
 
   function sources() {
     const group = (label, kind, names) => (names.length ? [el("optgroup", { label }, ...names.map((n) => option(`${kind} ${n}`, n)))] : []);
-    const now = source.value;
-    source.replaceChildren(option("", "your own text"), ...group("Your files", "file", [...files.keys()]), ...group("Examples", "example", Object.keys(examples)));
+    const now = source.value, short = (t) => { const line = t.replace(/\s+/g, " ").trim(); return line.length > 40 ? `${line.slice(0, 39)}…` : line; };
+    const corrected = [...keep.texts].map(([t, { edits }]) => option(`kept ${hash(t)}`, `${short(t)} (${edits.length})`));
+    const list = JSON.stringify([[...files.keys()], [...keep.texts].map(([t, { edits }]) => [hash(t), edits.length])]);
+    if (list === listed) return;
+    listed = list;
+    source.replaceChildren(option("", "your own text"), ...group("Your files", "file", [...files.keys()]), ...group("Examples", "example", Object.keys(examples)),
+      ...(corrected.length ? [el("optgroup", { label: "With corrections" }, ...corrected)] : []));
     source.value = now;
+    if (source.selectedIndex < 0) source.value = "";
   }
 
-  async function open(list) {
-    const faults = [], good = [];
+  async function open(list, encoding = "") {                                  // Python decodes: one rule for the page and the shell
+    const faults = [], good = [], other = [];
     for (const f of list) {
-      if (f.size > 4 * limit) { faults.push(`${f.name} is too large: it has ${count(f.size, "byte")}, the page takes ${limit.toLocaleString("en")} characters.`); continue; }
-      try {
-        const text = new TextDecoder("utf-8", { fatal: true }).decode(await f.arrayBuffer()).replace(/\r\n?/g, "\n");
-        if (/[\0-\x08\x0e-\x1a]/.test(text)) throw new TypeError();
-        if (text.length > limit) { faults.push(`${f.name} is too large: the page takes ${limit.toLocaleString("en")} characters.`); continue; }
-        files.set(f.name, text);
-        good.push(f.name);
-      } catch (e) { faults.push(e instanceof TypeError ? `${f.name} is not text in UTF-8: save it as plain text.` : `${f.name} could not be read.`); }
+      if (f.size > 4 * limit) { faults.push(`${f.name} is too large: it has ${count(f.size, "byte")}, the page takes ${limit.toLocaleString("en")} characters`); continue; }
+      const data = await f.arrayBuffer().catch(() => null);
+      if (!data) { faults.push(`${f.name} could not be read`); continue; }
+      const { text, error } = await send("decode", { text: "", edits: [], name: f.name, encoding }, [data]);
+      if (error) { faults.push(error); if (!encoding && / is not UTF-8 /.test(error)) other.push(f); continue; }
+      let place = f.name;
+      for (let n = 2; files.has(place) && files.get(place) !== text; n++) place = `${f.name} (${n})`;
+      files.set(place, text);
+      good.push(place);
     }
     sources();
     if (good.length) { source.value = `file ${good[0]}`; choose(source.value); }
-    if (faults.length) { while (state.busy) await new Promise((f) => setTimeout(f, 50)); warn(faults.join(" ")); }
+    if (!faults.length) return;
+    while (state.busy) await new Promise((f) => setTimeout(f, 50));
+    warn(`${faults.join(". ")}.`);
+    if (other.length) alert.append(" ", button(`Read ${other.length === 1 ? other[0].name : "them"} as Windows-1252`, () => { warn(""); open(other, "cp1252"); }));
   }
 
   // ---------------------------------------------------------------- searching
@@ -485,13 +699,22 @@ function render({ model, el: root }) {
   }
 
   // ---------------------------------------------------------------- taking it along
-  const file = (what) => send("file", { what, hidden: [...off], least: state.least, texts: [...edits.keys()].filter((t) => edits.get(t).length).map((t) => [t, told(t)]) });
+  const file = (what, texts = []) => send("file", { what, hidden: [...off], least: state.least, texts: texts.map(([t, k]) => [t, told(t), k.engine ?? chosen()[0], k.url ?? ""]) });
   async function download(what) {
-    const f = await file(what);
+    const texts = what === "corrections" ? [...keep.texts] : [], f = await file(what, texts);
     if (f.error) return warn(f.error);
     const link = el("a", { href: URL.createObjectURL(new Blob([f.content], { type: f.type })), download: f.name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    if (what !== "corrections") return;
+    const left = new Map(f.left);
+    texts.forEach(([text, { edits }], i) => {
+      const ids = new Set(edits.map((e) => e.id));
+      if (!left.has(i)) keep.set(text, keep.edits(text).map((e) => (ids.has(e.id) ? { ...e, saved: true } : e)));
+    });
+    keep.write();
+    tell();
+    warn([...left].map(([i, why]) => `“${texts[i][0].slice(0, 40)}…” is not in the file: ${why}`).join(". "));
   }
   async function copy() {
     const html = file("html").then((f) => f.content ?? ""), blob = (type) => html.then((h) => new Blob([h], { type }));
@@ -503,6 +726,7 @@ function render({ model, el: root }) {
   }
 
   // ---------------------------------------------------------------- what happens when
+  input.addEventListener("beforeinput", () => { before = input.selectionStart < input.selectionEnd ? [input.selectionStart, input.selectionEnd] : null; });
   input.addEventListener("input", typed);
   input.addEventListener("blur", () => { if (timer) ask(); });
   input.addEventListener("keydown", (e) => {
@@ -534,14 +758,44 @@ function render({ model, el: root }) {
   const resized = new ResizeObserver(() => place());
   resized.observe(sides);
 
+  const leave = (e) => { if (keep.count((x) => !x.saved)) { e.preventDefault(); e.returnValue = ""; } };       // the browser asks
+  const gone = () => noted && jot(), views = () => { tell(); if (!timer && !state.busy && JSON.stringify(mine()) !== JSON.stringify(drawn())) ask(); };
+  const drawn = () => (accepted?.text === state.text ? accepted.edits : []);
+  addEventListener("beforeunload", leave, true);
+  addEventListener("pagehide", gone);
+
   sources();
   source.value = `example ${start.example}`;
   engine.value = start.engine;
   model.on("msg:custom", receive);
+  model.on("comm_live_update", stopped);
   urlField.hidden = start.engine !== "triton";
   right.node.hidden = true;
-  take({ kind: "tag", ...start.found });
-  return () => { for (const t of [timer, slow, settled]) clearTimeout(t); resized.disconnect(); model.off("msg:custom", receive); };
+  const old = recalled();
+  document_(old ?? state.text, false);
+  if (old !== null && old !== state.text) {                                   // where the person left off
+    input.value = state.text = old;
+    const named = Object.keys(examples).find((n) => examples[n] === old);
+    source.value = named ? `example ${named}` : "";
+    filter(true);
+    tell();
+    ask();
+  } else {
+    take({ kind: "tag", ...start.found, edits: [] });
+    if (mine().length) ask();
+  }
+  keep.views.add(views);
+  return () => {
+    for (const t of [timer, slow, settled]) clearTimeout(t);
+    gone();
+    if (keep.timer) keep.write();
+    keep.views.delete(views);
+    resized.disconnect();
+    model.off("msg:custom", receive);
+    model.off("comm_live_update", stopped);
+    removeEventListener("beforeunload", leave, true);
+    removeEventListener("pagehide", gone);
+  };
 }
 
 export default { render };
