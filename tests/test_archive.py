@@ -27,7 +27,7 @@ def run(folder, *command):
 
 
 def make(folder, target): return run(folder, "make", "-o", ".venv/ready", target)      # the environment is there already
-def stage(folder): return run(folder, sys.executable, "-m", "dvc", "repro", "--dry", "--single-item", "data")
+def stage(folder): return run(folder, sys.executable, "-m", "dvc", "repro", "--dry", "--single-item", "code")
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -38,7 +38,7 @@ def test_the_pipeline_runs_without_git(copy, inside):
     said = make(copy, "scm")
     assert said.returncode == 0 and said.stdout.count("\n") == 1 and "DVC runs without git" in said.stdout and said.stderr == ""
     done = stage(copy)
-    assert done.returncode == 0 and "bert-ner stage data" in done.stdout and "ERROR" not in done.stderr, done.stderr
+    assert done.returncode == 0 and "bert-ner stage-code" in done.stdout and "ERROR" not in done.stderr, done.stderr
     assert {p.name: p.read_bytes() for p in copy.iterdir() if p.is_file()} == before and (copy/".dvc/config").read_bytes() == (ROOT/".dvc/config").read_bytes()
     again = make(copy, "scm")
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
