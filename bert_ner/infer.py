@@ -346,8 +346,10 @@ class WordTags:
     probs: NDArray[np.float32]    # [words]
 
 def _check_dimensions(texts):
-    "Raises `BertNerError` for a table: as a collection it is the names of its columns."
-    if getattr(texts, "ndim", 1) > 1: raise BertNerError(f"{type(texts).__name__} is a table: give one column of texts")
+    "Raises `BertNerError` for a table, which is a collection of the names of its columns, and for a single value in an array."
+    n = getattr(texts, "ndim", 1)
+    if n != 1 and not isinstance(texts, str):
+        raise BertNerError(f"{type(texts).__name__} has {n} dimensions, and texts have one: give one column of them")
 
 def _check_sentences(sentences) -> list[list[str]]:
     "The words of each sentence. Raises `BertNerError` where a string stands for words or sentences, or a word is no text."
