@@ -108,7 +108,8 @@ def check_params(
 ) -> None:
     "Raises `BertNerError` for the first parameter of `stage` in `values` that cannot work: it names it and says what is allowed."
     track = {f"track_{k}": (f"track.{k}", *rule) for k, rule in ALLOWED["track"].items()}
-    rules = dict(seed=("seed", *_SEED), corpus=("data.name", *_NAME), **track, **{k: (f"{stage}.{k}", *rule) for k, rule in ALLOWED.get(stage, {}).items()})
+    shared = dict(seed=("seed", *_SEED), **(dict(corpus=("data.name", *_NAME)) if stage != "data" else {}), **(track if stage == "bert" else {}))
+    rules = dict(**shared, **{k: (f"{stage}.{k}", *rule) for k, rule in ALLOWED.get(stage, {}).items()})
     for k, (name, words, ok) in rules.items():
         if k in values and not ok(values[k]): raise BertNerError(f"{name} is {values[k]!r}: it has to be {words}")
 

@@ -270,7 +270,7 @@ def pipeline(tmp_path_factory):
     "The pipeline in a repository of its own, every stage but `code` a stub that writes its outputs; run once, all in git."
     folder = tmp_path_factory.mktemp("pipeline")/"project"
     folder.mkdir()
-    for name in ("dvc.yaml", "params.yaml", "settings.ini", "triton-constraints.txt", ".gitignore", ".dvcignore", "tests/stub_stage.py"): shutil.copy(ROOT/name, folder)
+    for name in ("dvc.yaml", "params.yaml", "settings.ini", "triton-constraints.txt", "LICENSE", ".gitignore", ".dvcignore", "tests/stub_stage.py"): shutil.copy(ROOT/name, folder)
     for name in ("nbs", "bert_ner", "conf"): shutil.copytree(ROOT/name, folder/name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     stages = yaml.safe_load((folder/"dvc.yaml").read_text())
     for name, stage in stages["stages"].items():
@@ -358,8 +358,9 @@ def worker(tmp_path_factory):
             line = process.stdout.readline()
         assert line, f"the worker died: {(folder/'worker.log').read_text()[-2000:]}"
         return json.loads(line)
-    for stage in ("data", "baseline", "bert", "export"):
-        done = run(stage)
+    mine = dict(corpus="mine")
+    for stage, changes in (("data", {}), ("baseline", {}), ("bert", {}), ("export", {}), ("data", dict(name="mine", path="own.conll")), ("bert", mine), ("export", mine)):
+        done = run(stage, **changes)
         assert done["error"] is None, done
     yield folder, run
     process.stdin.close()
