@@ -87,7 +87,8 @@ def browser():
 def opened(browser, url, ready=".ner-demo .ner-text", **kw):
     "`url` in a new tab, when `ready` is there. Anything on the console, and anything fetched from elsewhere, fails the test."
     context = browser.new_context(**{"viewport": dict(width=1200, height=900), "permissions": ["clipboard-read", "clipboard-write"], **kw})
-    tab, faults = context.new_page(), []
+    tab = context.new_page()
+    tab.faults = faults = []
     tab.set_default_timeout(PATIENCE * 1000)
     tab.on("console", lambda m: None if m.type in ("debug", "info", "log") or NOT_OURS.match(m.text) else faults.append(f"{m.type}: {m.text}"))
     tab.on("pageerror", lambda e: faults.append(str(e)))
@@ -96,7 +97,7 @@ def opened(browser, url, ready=".ner-demo .ner-text", **kw):
     tab.wait_for_selector(ready)
     yield tab
     context.close()
-    assert not faults
+    assert not faults, faults
 
 
 @contextmanager
@@ -231,6 +232,9 @@ def throw_away(page):
     button.click()
     expect(page.locator(".ner-fixes")).to_be_hidden()
     settled(page)
+
+
+def kernel_ended(page): page.faults[:] = [f for f in page.faults if "Connection lost, reconnecting" not in f]     # Jupyter's own word on what the test did
 
 
 def reload(page):

@@ -233,6 +233,7 @@ def test_a_killed_kernel_takes_nothing_along(browser, folder, tmp_path):
         page.get_by_role("button", name="Reload the page").click()
         page.wait_for_selector(".ner-demo .ner-text"); expect(layer(page).locator("mark")).to_have_count(4)
         assert shown(page) == A + " In Paris" and marks(page) == [*FIXED_A, ("Paris", "geo")]
+        kernel_ended(page)
 
 
 def test_a_restarted_kernel_in_jupyterlab(lab_page):
@@ -250,6 +251,7 @@ def test_a_restarted_kernel_in_jupyterlab(lab_page):
     expect(layer(page).locator("mark")).to_have_count(3)
     assert shown(page) == A and marks(page) == FIXED_A
     throw_away(page)
+    kernel_ended(page)
 
 
 def test_a_browser_without_room_says_so(browser, address):
