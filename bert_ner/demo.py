@@ -81,16 +81,17 @@ SURE = "="  # the label of a sentence that a person has confirmed
 def apply_edits(
     text: str,               # the text
     entities: list[Entity],  # that the model found
-    edits: list,             # [start, end, label, words that stood there (or None), of a confirmed sentence its [start, end, label]s] each
+    edits: list,             # [start, end, label, words that stood there, of a confirmed sentence its [start, end, label]s] each
     types: list[str],        # that there are
-) -> tuple[list[Entity], list]:  # the entities; of each edit [start, end, words], or the sentence that says why it does not count
+) -> tuple[list[Entity], list]:  # the entities; of each edit [start, end, words], or why it does not count
     "`entities` once `edits` are made, in their order. An edit whose words are no longer there is left out."
     made, bounds = [], set()
     if any(e[2] == SURE for e in edits): bounds = {x for s in tagged_sentences(text, []) for x in (s[0][0], s[-1][1])}
     for start, end, label, words, pinned in ((*e, None, None)[:5] for e in edits):
         try:
             if label != SURE: start, end = touched_words(text, start, end)
-            if words is not None and text[start:end] != words: raise BertNerError(f"the words '{words[:60]}' are no longer there")
+            if words is not None and text[start:end] != words:
+                raise BertNerError(f"the words '{words[:60]}' are no longer there")
             if label != SURE: entities = correct(text, entities, start, end, label, types)
             elif not {start, end} <= bounds: raise BertNerError(f"the sentence '{text[start:end][:60]}' has become longer")
             else:
@@ -215,8 +216,9 @@ def about_engine(
 ) -> dict:         # encoder, corpus, sentences, date: those that are known; {}: nothing is
     "What is known of the training of the model that `engine` runs."
     if engine == "triton": return {}
-    where = Path(folder).parent/"baseline" if engine == "baseline" else pretrained_folder() if engine == "pretrained" else Path(folder)
-    try: return model_about(where)
+    try:
+        if engine == "pretrained": return model_about(pretrained_folder())
+        return model_about(Path(folder).parent/"baseline" if engine == "baseline" else folder)
     except BertNerError: return {}
 
 def describe(
@@ -226,7 +228,8 @@ def describe(
     n, corpus = about.get("sentences"), about.get("corpus")
     known = f"{n:,} sentences" if isinstance(n, int) else ""
     trained = " of ".join(filter(None, [known, str(corpus or "")]))
-    return ", ".join(filter(None, [str(about.get("encoder") or ""), trained and f"trained on {trained}", str(about.get("date") or "")]))
+    parts = [about.get("encoder"), trained and f"trained on {trained}", about.get("date")]
+    return ", ".join(str(p) for p in parts if p)
 
 # %% ../nbs/07_demo.ipynb #0034
 LIMIT = 1_000_000  # characters that the page takes
@@ -247,10 +250,13 @@ class Demo(anywidget.AnyWidget):
         example, text = next(iter(EXAMPLES.items()))
         first = self.answer(dict(kind="tag", text=text, engines=[engine], url=triton_url))
         self.key = uuid.uuid4().hex[:8]
-        self.still = portable(text, [Entity(a, b, t, text[a:b], s) for side in first.get("sides", []) for a, b, t, s, *_ in side["entities"]])
+        rows = [row for side in first.get("sides", []) for row in side["entities"]]
+        self.still = portable(text, [Entity(a, b, t, text[a:b], s) for a, b, t, s, *_ in rows])
         super().__init__(start=dict(
-            id=self.key, types={t: TYPE_NAMES.get(t, t) for t in self.types}, colours={t: colour_of(t) for t in self.types},
-            engines=[(k, label) for k, (label, _) in self.engines.items()], abouts={k: describe(a) for k, a in self.abouts.items()},
+            id=self.key,
+            types={t: TYPE_NAMES.get(t, t) for t in self.types}, colours={t: colour_of(t) for t in self.types},
+            engines=[(k, label) for k, (label, _) in self.engines.items()],
+            abouts={k: describe(a) for k, a in self.abouts.items()},
             engine=engine, url=triton_url, limit=LIMIT, examples=EXAMPLES, example=example, text=text, found=first))
         self.on_msg(lambda widget, ask, buffers: self.send(self.answer({**ask, "data": b"".join(buffers)})))
 
@@ -281,9 +287,11 @@ def look(self: Demo,
     url: str,     # of the Triton server
 ) -> tuple:       # entities, their alternatives, milliseconds
     "What `engine` finds in `text`; what it found there lately is not looked for again. Raises `BertNerError` where it cannot."
-    if len(text) > LIMIT: raise BertNerError(f"the text has {len(text):,} characters and the page takes {LIMIT:,}: `bert-ner infer --file` takes any")
+    if len(text) > LIMIT:
+        raise BertNerError(f"the text has {len(text):,} characters and the page takes {LIMIT:,}: `bert-ner infer --file` takes any")
     check_text(text)
-    if "\0" in text: raise BertNerError(f"the text has a NUL character at {text.index(chr(0)):,}: it is no plain text (UTF-16, perhaps), open it as a file")
+    if (nul := text.find("\0")) >= 0:
+        raise BertNerError(f"the text has a NUL character at {nul:,}: it is no plain text (UTF-16, perhaps), open it as a file")
     if engine not in self.engines: raise BertNerError(f"no engine '{engine}' here: there are {', '.join(self.engines)}")
     key = engine, url if engine == "triton" else ""
     if key not in self.taggers:
@@ -311,9 +319,10 @@ def tag(self: Demo,
         if i == 0: shown, made = apply_edits(text, found, ask.get("edits", []), self.types)
         rows = [[e.start, e.end, e.label, e.score, e not in also, also.get(e)] for e in shown]
         sides.append(dict(engine=engine, ms=round(ms, 1 if ms < 10 else None), entities=rows))
-    english = not str(self.abouts.get(ask["engines"][0], {}).get("corpus") or "").startswith("own")    # what a corpus of one's own is in, who knows
-    other = foreign_language(text) if english else ""
-    return dict(sides=sides, edits=made, note=other and f"This text {other}. The model knows English: what it marks here may be wrong.")
+    corpus = self.abouts.get(ask["engines"][0], {}).get("corpus")
+    other = "" if str(corpus).startswith("own") else foreign_language(text)     # what a corpus of one's own is in, who knows
+    note = other and f"This text {other}. The model knows English: what it marks here may be wrong."
+    return dict(sides=sides, edits=made, note=note)
 
 # %% ../nbs/07_demo.ipynb #0038a
 @patch
@@ -334,7 +343,8 @@ def sentence(self: Demo,
     here = [s for s in tagged_sentences(text, entities) if s[0][0] < ask["end"] and s[-1][1] > ask["start"]]
     if not here: raise BertNerError("there is no sentence in the selection: select a word of it")
     start, end = here[0][0][0], here[-1][-1][1]
-    return dict(start=start, end=end, words=text[start:end], entities=[[e.start, e.end, e.label] for e in entities if start <= e.start < end])
+    inside = [[e.start, e.end, e.label] for e in entities if start <= e.start < end]
+    return dict(start=start, end=end, words=text[start:end], entities=inside)
 
 @patch
 def decode(self: Demo,
@@ -351,7 +361,8 @@ def decode(self: Demo,
 # %% ../nbs/07_demo.ipynb #0039
 @patch
 def file(self: Demo,
-    ask: dict,  # text, edits, engines, url; what: "json", "csv", "conll", "html" or "corrections"; types hidden, least score; texts: [text, edits, engine, url] each
+    ask: dict,  # text, edits, engines, url; types hidden, least score; what: "json", "csv", "conll", "html", or
+                # "corrections", for which texts: [text, edits, engine, url] each
 ) -> dict:      # name, type, content; of corrections: left: [number of the text, why] of those that are not in it
     "A file of what the page shows, or of the corrections in all `texts`, each made to what its own engine finds."
     engine, what, left = ask["engines"][0], ask["what"], []
@@ -401,12 +412,15 @@ def serve_page(
     port: int = 8866,      # the first port to try
     browser: bool = True,  # open it, where there is a display
 ):
-    "Serve the page on 127.0.0.1 until Ctrl-C, and print its address. Raises `BertNerError` without Voila, model or project, or where the port is none."
-    if not isinstance(port, int) or not 1 <= port <= 65_535: raise BertNerError(f"{port} is not a port: they go from 1 to 65535, and 8866 is usual")
+    """Serve the page on 127.0.0.1 until Ctrl-C, and print its address.
+    Raises `BertNerError` without Voila, model or project, or where the port is none."""
+    if not isinstance(port, int) or not 1 <= port <= 65_535:
+        raise BertNerError(f"{port} is not a port: they go from 1 to 65535, and 8866 is usual")
     notebook = ROOT/"nbs"/"07a_page.ipynb"
     if not notebook.is_file():
-        raise BertNerError(f"the page is a notebook of the project, and {ROOT} is not the project: run this inside it, set BERT_NER_ROOT to its folder, "
-                           "or show the same widget in a notebook of your own: `from bert_ner.demo import demo; demo()`")
+        raise BertNerError(f"the page is a notebook of the project, and {ROOT} is not the project: run this inside it, "
+                           "set BERT_NER_ROOT to its folder, or show the same widget in a notebook of your own: "
+                           "`from bert_ner.demo import demo; demo()`")
     page_model()
     try:
         from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
@@ -431,5 +445,7 @@ def serve_page(
     extensions = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget"]
     Page.launch_instance([str(notebook)], config=Config(
         Voila=dict(ip="127.0.0.1", port=port, log_level="ERROR", tornado_settings=dict(ws_ping_interval=0)),
-        VoilaConfiguration=dict(template="page", extension_allowlist=extensions, multi_kernel_manager_class=PageKernels, allow_theme_override="NO"),
-        MappingKernelManager=dict(cull_idle_timeout=120, cull_interval=30), KernelManager=dict(transport_encryption="auto")))
+        VoilaConfiguration=dict(template="page", extension_allowlist=extensions, multi_kernel_manager_class=PageKernels,
+                                allow_theme_override="NO"),
+        MappingKernelManager=dict(cull_idle_timeout=120, cull_interval=30),
+        KernelManager=dict(transport_encryption="auto")))
