@@ -713,7 +713,7 @@ def run_of(
         near = isinstance(fs, LocalFileSystem) or "::" in address
         with _said(address, "read"): known = _hash_of(address) if near else fs.ukey(path)
         return " ".join([file_format(address)[0], known, *(f"{k}={v}" for k, v in partition_values(address).items())])
-    if not (Path(folder)/"tagger.json").is_file(): raise BertNerError(f"no trained model in {folder}: `make repro` trains one")
+    if not (Path(folder)/"tagger.json").is_file(): raise BertNerError(f"no trained model in {folder}: {training_hint()}")
     model = [f"{f.name} {file_hash(f)}" for f in sorted(Path(folder).iterdir()) if f.is_file()]
     return dict(version=bert_ner.__version__, input=[printable(content(f)) for f in files], model=hashlib.sha256("\n".join(model).encode()).hexdigest(), engine=engine, **asdict(layout))
 

@@ -469,7 +469,7 @@ def prepare(
 ) -> Path:                       # the model repository
     "Write a new version. Nothing is touched before all of it is written; what others put there is left alone. Raises `BertNerError` where it is in the way."
     folder, model = repository_folder(folder), Path(model or artefact("models", "onnx"))
-    if not (model/"tagger.json").is_file(): raise BertNerError(f"no trained model in {model}: `make repro` trains one")
+    if not (model/"tagger.json").is_file(): raise BertNerError(f"no trained model in {model}: {training_hint()}")
     encoder = encoder_file(flavour, engine, model, Path(plan or artefact("models", "tensorrt")/"model.plan") if flavour == "tensorrt" else Path())
     before = [] if fresh else versions(folder)
     if before:
