@@ -317,7 +317,7 @@ class Verbs(TyperGroup):
     "Commands in a list of whole sentences."
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):
-            formatter.write_dl([(name, " ".join(self.commands[name].help.split()).partition(". ")[0].rstrip(".") + ".") for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, " ".join(self.commands[name].help.split()).partition(". ")[0].rstrip(".") + ".") for name in self.list_commands(ctx) if not self.commands[name].hidden])
 
 app = typer.Typer(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   context_settings=dict(help_option_names=["-h", "--help"]))

@@ -8,7 +8,7 @@ __all__ = ['SURE', 'EXAMPLES', 'FUNCTION_WORDS', 'LIMIT', 'PAGE', 'KEPT', 'tag_c
            'describe', 'Demo', 'page_model', 'demo', 'serve_page']
 
 # %% ../nbs/07_demo.ipynb #0003
-import csv, io, json, os, re, sys, time, unicodedata, uuid
+import csv, io, json, logging, os, re, sys, time, unicodedata, uuid
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -443,6 +443,7 @@ def serve_page(
             if browser and (sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
                 webbrowser.open(self.connection_url)
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(ROOT/"nbs"), os.environ.get("JUPYTER_PATH")]))
+    logging.getLogger("tornado.general").setLevel(logging.ERROR)          # its word on the streams of a kernel that was killed
     extensions = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget"]
     Page.launch_instance([str(notebook)], config=Config(
         Voila=dict(ip="127.0.0.1", port=port, log_level="ERROR", tornado_settings=dict(ws_ping_interval=0)),

@@ -22,8 +22,7 @@ from bert_ner.core import ROOT
 
 def run(stage, changes):
     notebook, = (ROOT/"nbs").glob(f"[0-9]*_{stage}.ipynb")
-    module = sys.modules["stage"] = types.ModuleType("stage")
-    names = module.__dict__
+    names = types.ModuleType("__main__").__dict__       # as in a kernel: what is defined here is pickled by value
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] != "code" or not is_stage_cell(cell): continue
         tree = ast.parse("".join(cell["source"]))

@@ -336,7 +336,7 @@ def test_the_data_stage_takes_corrections_and_a_member_from_its_parameters(tmp_p
     "The notebook as DVC runs it, on a corpus in a zip with others, and corrections as the page saves them."
     from datasets import load_from_disk
     from bert_ner.cli import run_notebook
-    (tmp_path/"nbs").symlink_to(ROOT/"nbs")
+    for name in ("nbs", "conf", "params.yaml"): (tmp_path/name).symlink_to(ROOT/name)
     corpus = sample_rows(n=300)
     make_zip(tmp_path/"c.zip", **{"train.csv": corpus_csv(corpus), "dev.csv": corpus_csv(corpus[:10])})
     held = next(s for s in corpus if split_of(s[0]) == "test")
