@@ -535,14 +535,14 @@ def infer_tensorrt(text: Text = None, file: File = None, encoding: Encoding = ""
 # %% ../nbs/09_cli.ipynb #0021
 @app.command()
 def annotate(
-    source: Annotated[list[str], typer.Argument(help="Files, folders or globs of .txt, .csv, .tsv, .jsonl or .parquet, packed or not; also s3://bucket/texts.")],
-    target: Annotated[str, typer.Argument(
+    source: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Files, folders or globs of .txt, .csv, .tsv, .jsonl or .parquet, packed or not; also s3://bucket/texts.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET",
         help="The last argument: a folder to write, or one file where it ends in .parquet, .jsonl or .jsonl.gz. Nothing that is there is replaced.")],
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     column: Annotated[str, typer.Option(help="Name of the new column.")] = "entities",
     format: Annotated[str, typer.Option(help="parquet or jsonl; by default as the target ends, else as the source.")] = "",
     model: Model = None,
-    engine: Annotated[str, typer.Option(help="onnx, onnx-int8, openvino, torch or tensorrt; auto: the fastest that the model's folder has.")] = "auto",
+    engine: Annotated[str, typer.Option(help="What computes: onnx, onnx-int8, openvino, openvino-int8, torch or tensorrt; auto is the fastest that the model's folder has.")] = "auto",
     rows: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 5_000,
     limit: Annotated[int, typer.Option(help="Characters of a text; a longer one is refused.")] = 1_000_000,
     encoding: Annotated[str, typer.Option(help="Encoding of the input, e.g. cp1252; by default its byte order mark's, else UTF-8.")] = "",
@@ -552,7 +552,7 @@ def annotate(
     gpus: Annotated[float, typer.Option(help="GPUs of each actor.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run of annotate that is there and start anew; nothing else is ever removed.")] = False,
 ):
-    "Tag very many texts: the rows of SOURCE with their entities to TARGET. The same command goes on where it was stopped."
+    "Tag very many texts: the rows of SOURCE with their entities to TARGET. The same command resumes where it was stopped."
     from bert_ner.bulk import _passed_over, annotate, printable, refused_file
     options = dict(text=text, column=column, rows=rows, limit=limit, encoding=encoding, quoted=quoted)
     done = annotate(source, target, format, model, engine, workers, address, gpus, overwrite, sys.stderr.isatty(), **options)

@@ -296,7 +296,7 @@ function render({ model, el: root }) {
     sides.ariaBusy = "false";
     say("");
     warn(voila ? "The kernel has stopped. Your text and your corrections are kept." : "The kernel has stopped. Your text and your corrections are kept: run the cell again.");
-    if (voila) alert.append(" ", button("Reload the page", () => { removeEventListener("beforeunload", leave, true); location.reload(); }));
+    if (voila) alert.append(" ", button("Reload the page", () => { unguard(); location.reload(); }));
   }
   const chosen = () => [engine.value, ...(other.value ? [other.value] : [])];
 
@@ -762,7 +762,9 @@ function render({ model, el: root }) {
   const leave = (e) => { if (keep.count((x) => !x.saved)) { e.preventDefault(); e.returnValue = ""; } };       // the browser asks
   const gone = () => noted && jot(), views = () => { tell(); if (!timer && !state.busy && JSON.stringify(mine()) !== JSON.stringify(drawn())) ask(); };
   const drawn = () => (accepted?.text === state.text ? accepted.edits : []);
-  addEventListener("beforeunload", leave, true);
+  const asked = window.nerLeaving;                                          // Voila's page asks who is in it (index.html.j2): window has no capturing phase
+  const unguard = () => (asked ? asked.delete(leave) : removeEventListener("beforeunload", leave));
+  if (asked) asked.add(leave); else addEventListener("beforeunload", leave);
   addEventListener("pagehide", gone);
 
   sources();
@@ -795,7 +797,7 @@ function render({ model, el: root }) {
     resized.disconnect();
     model.off("msg:custom", receive);
     model.off("comm_live_update", stopped);
-    removeEventListener("beforeunload", leave, true);
+    unguard();
     removeEventListener("pagehide", gone);
   };
 }
