@@ -19,7 +19,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from importlib.util import find_spec
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from math import isfinite
 from pathlib import Path
 from urllib.parse import unquote

@@ -9,7 +9,7 @@ __all__ = ['ROOT', 'ALLOWED', 'SEED', 'TYPES', 'TAGS', 'TYPE_NAMES', 'BertNerErr
            'check_texts', 'cores', 'hardware', 'write_metrics', 'finished']
 
 # %% ../nbs/00_core.ipynb #0003
-import codecs, errno, hashlib, json, math, os, random, re, shutil, sys, threading
+import codecs, errno, hashlib, json, math, os, random, re, shutil, sys
 from configparser import ConfigParser, Error as ConfigParserError
 from contextlib import contextmanager
 from itertools import count

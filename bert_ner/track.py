@@ -101,7 +101,6 @@ class _Predictions:
         return [[e.as_dict() for e in entities] for entities in self.tagger.tag_batch(list(texts))]
 
 def _load_pyfunc(path):
-    import bert_ner.bert  # makes its engine known
     from bert_ner.infer import Tagger
     return _Predictions(Tagger.load(Path(path), "torch"))
 
