@@ -72,7 +72,7 @@ docs: setup ## the executed notebooks, the figures and the library's functions a
 	@python -c "from bert_ner.docs import *; print('docs: open', write_site())"
 
 readme: setup ## write README.md and docs/results.md from their notebooks and metrics/, and the highlighted text in nbs/07_demo.ipynb
-	@python -c "from bert_ner.docs import *; print('readme: wrote', *write_pages(), write_still())"
+	@python -c "from bert_ner.docs import *; print('readme: wrote', *write_pages(), write_static_preview())"
 
 experiments: setup ## the finished experiments of this corpus, best first: F1, minutes, what differs
 	@bert-ner experiments

@@ -88,7 +88,7 @@ def write_stage_code(
         if f.name not in codes: f.unlink()
     for name, code in codes.items():
         if not (folder/name).is_file() or (folder/name).read_text(encoding="utf-8") != code:
-            with whole(folder/name) as tmp: tmp.write_text(code, encoding="utf-8")
+            with atomic_path(folder/name) as tmp: tmp.write_text(code, encoding="utf-8")
     return folder
 
 # %% ../nbs/09_cli.ipynb #0008
@@ -201,10 +201,10 @@ def backup_params(
 ) -> bytes:          # the file as it is
     "Keep a copy of `params.yaml` in `.dvc/tmp` where it has values that neither `conf/` nor `composed` has, and say so."
     data = (ROOT/"params.yaml").read_bytes()
-    mine, default, new = flat(params()), flat(compose_params([])), flat(composed)
+    mine, default, new = flat(load_params()), flat(compose_params([])), flat(composed)
     edited = [k for k, v in mine.items() if v != default.get(k) and v != new.get(k)]
     if edited:
-        with whole(ROOT/".dvc"/"tmp"/"params.before.yaml") as tmp: tmp.write_bytes(data)
+        with atomic_path(ROOT/".dvc"/"tmp"/"params.before.yaml") as tmp: tmp.write_bytes(data)
         say(f"-S starts from conf/, not from params.yaml, whose {', '.join(edited[:5])}{' and more' * (len(edited) > 5)} is not used; a copy of it is .dvc/tmp/params.before.yaml")
     return data
 
@@ -285,7 +285,7 @@ def dvc_run(
     sets: list[str],   # key=value for `dvc exp run -S`
 ) -> None:
     "Run `stage` through DVC and end with its exit status where it fails; with `sets` everything is then as before. Raises `BertNerError` outside of a project."
-    params()
+    load_params()
     if sets: composed = compose_params(sets); before, results, outs = backup_params(composed), read_results(), read_outs()
     status = run_to_end(dvc_command(stage, sets))
     if status and sets: restore_params(before, composed); restore_results(results, outs)
@@ -379,7 +379,7 @@ Browser = Annotated[bool, typer.Option(help="Open the page in a browser.")]
 def stage(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the stage: data, baseline, bert, export, tensorrt, triton, demo or another of dvc.yaml.")],
           quick: Annotated[bool, typer.Option("--quick", help="Take a look of seconds with the values of conf/quick.yaml; all it writes goes to directories named quick.")] = False):
     "Run the notebook of one stage with its block of params.yaml. This is what DVC calls; it needs the project's folder."
-    params()
+    load_params()
     print(f"wrote {run_stage(name, quick).relative_to(ROOT)}")
 
 @app.command("stage-code", hidden=True)
@@ -388,9 +388,9 @@ def stage_code_():
     write_stage_code()
 
 @app.command(cls=Verb)
-def train(sets: Sets = [], nproc: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Number of processes that train together, one per GPU or per share of the cores (bert.nproc).")] = None):
+def train(sets: Sets = [], nproc_per_node: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Number of processes that train together, one per GPU or per share of the cores (bert.nproc_per_node).")] = None):
     "Train BERT on the corpus. Runs the DVC stage bert and what it depends on; needs the project's folder."
-    dvc_run("bert", [*sets, *([f"bert.nproc={nproc}"] if nproc else [])])
+    dvc_run("bert", [*sets, *([f"bert.nproc_per_node={nproc_per_node}"] if nproc_per_node else [])])
 
 @app.command("to-onnx", cls=Verb)
 def to_onnx(sets: Sets = []):
@@ -400,8 +400,8 @@ def to_onnx(sets: Sets = []):
 @app.command("to-tensorrt", cls=Verb)
 def to_tensorrt(sets: Sets = []):
     "Build a TensorRT engine from the ONNX model on an NVIDIA GPU. Runs the DVC stage tensorrt of gpu/ and what it depends on; needs the project's folder."
-    from bert_ner.tensorrt import need_tensorrt
-    params(); need_tensorrt(build=True)          # before anything upstream is trained
+    from bert_ner.tensorrt import require_tensorrt
+    load_params(); require_tensorrt(build=True)          # before anything upstream is trained
     dvc_run("gpu/dvc.yaml:tensorrt", sets)
 
 # %% ../nbs/09_cli.ipynb #0017x
@@ -411,7 +411,7 @@ def experiments(commits: Annotated[int, typer.Option(min=1, help="Look at experi
     from bert_ner.sweep import sweep_table
     import dvc.api
     if not (ROOT/".git").exists(): raise BertNerError(f"experiments need a git repository, and {ROOT} is none: git init && git add . && git commit -m start")
-    table = sweep_table(dvc.api.exp_show(str(ROOT), num=commits), params("data")["name"])
+    table = sweep_table(dvc.api.exp_show(str(ROOT), num=commits), load_params("data")["name"])
     first = ["validation_micro_f1", "validation_macro_f1", "minutes"]
     shown = table[[*first, *(c for c in table if c not in first)]].rename(columns=dict(validation_micro_f1="micro F1", validation_macro_f1="macro F1"))
     print(shown.reset_index().to_string(index=False, float_format="{:.4g}".format))
@@ -420,17 +420,17 @@ def experiments(commits: Annotated[int, typer.Option(min=1, help="Look at experi
 @app.command(cls=Verb)
 def publish():
     "Put the int8 model of the real corpus and its model card into bert_ner/pretrained. `make pretrained` ends with it; needs the project's folder."
-    params()
-    from bert_ner.data import load_data, to_dataset, words_and_tags
-    from bert_ner.export import publish as publish_to
-    from bert_ner.sample import sample_rows
-    test, sample = (words_and_tags(ds["test"]) for ds in (load_data("gmb"), to_dataset(list(sample_rows()))))
-    made = read_json(artefact("metrics", "bert.json", "gmb"))
-    about = dict(sentences=read_json(artefact("metrics", "data.json", "gmb"))["sentences"]["train"], corpus=made["corpus_sha256"], seed=made["kept_seed"],
-        ceiling=round(made["noise_ceiling"]["f1"], 3), cpu=made["hardware"]["cpu"], cores=made["hardware"]["cores"])
+    load_params()
+    from bert_ner.data import load_splits, to_dataset, words_and_tags
+    from bert_ner.export import package_model
+    from bert_ner.sample import generate_corpus
+    test, sample = (words_and_tags(ds["test"]) for ds in (load_splits("gmb"), to_dataset(list(generate_corpus()))))
+    made = read_json(artifact_path("metrics", "bert.json", "gmb"))
+    about = dict(sentences=read_json(artifact_path("metrics", "data.json", "gmb"))["sentences"]["train"], corpus=made["corpus_sha256"], seed=made["best_seed"],
+        ceiling=round(made["duplicate_agreement"]["f1"], 3), cpu=made["hardware"]["cpu"], cores=made["hardware"]["cores"])
     parts = {"GMB, test part": test, "GMB, its first 500 sentences": tuple(x[:500] for x in test), "sample corpus, test part": sample}
     folder = Path(__file__).parent/"pretrained"
-    print(json.dumps(publish_to(artefact("models", "onnx", "gmb"), folder, parts, about)["figures"], indent=2))
+    print(json.dumps(package_model(artifact_path("models", "onnx", "gmb"), folder, parts, about)["figures"], indent=2))
 
 # %% ../nbs/09_cli.ipynb #0019
 def read_texts(
@@ -473,7 +473,7 @@ def show_entities(
     as_json: bool,         # JSON, not a table
 ) -> None:
     "Print `entities`, one a line: offsets, type, score, text. Where there are none, standard error says so."
-    if as_json: print_json([e.as_dict() for e in entities])
+    if as_json: print_json([e.to_dict() for e in entities])
     elif entities: print(entities)
     else: say("no entities found" + ("" if entities.text.strip() else ": the text is empty"))
 
@@ -489,19 +489,19 @@ def load_tagger(
         from bert_ner.triton import TritonTagger
         return TritonTagger(url or "localhost:8001", retries=0)
     if url: raise UsageError("--url goes with --engine triton only")
-    if engine == "tensorrt": from bert_ner.tensorrt import need_tensorrt; need_tensorrt()
+    if engine == "tensorrt": from bert_ner.tensorrt import require_tensorrt; require_tensorrt()
     trained = dict(torch="bert", tensorrt="tensorrt", baseline="baseline")        # what the project keeps apart from models/CORPUS/onnx
-    if engine in trained and not (model or os.environ.get("BERT_NER_MODEL")): model = artefact("models", trained[engine])
-    from bert_ner.infer import Tagger
-    return Tagger.load(model, engine)
+    if engine in trained and not (model or os.environ.get("BERT_NER_MODEL")): model = artifact_path("models", trained[engine])
+    from bert_ner.infer import Tagger, default_model_dir
+    return Tagger.from_pretrained(model or default_model_dir(), engine)
 
 def describe_server(
     url: str,  # host:port of gRPC
 ) -> str:
     "What the Triton server at `url` serves. Raises `BertNerError` where none answers."
-    from bert_ner.triton import server_faults
+    from bert_ner.triton import translate_errors
     from tritonclient.grpc import InferenceServerClient
-    with server_faults(url, 10), InferenceServerClient(url) as client: about = client.get_model_metadata("bert_ner", client_timeout=10)
+    with translate_errors(url, 10), InferenceServerClient(url) as client: about = client.get_model_metadata("bert_ner", client_timeout=10)
     return f"version {', '.join(about.versions)} of {about.name} on the Triton server at {url}"
 
 def tag_and_show(
@@ -538,40 +538,41 @@ def annotate(
     source: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Files, folders or globs of .txt, .csv, .tsv, .jsonl or .parquet, packed or not; also s3://bucket/texts.")],
     target: Annotated[str, typer.Argument(metavar="TARGET",
         help="The last argument: a folder to write, or one file where it ends in .parquet, .jsonl or .jsonl.gz. Nothing that is there is replaced.")],
-    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    column: Annotated[str, typer.Option(help="Name of the new column.")] = "entities",
+    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    output_column: Annotated[str, typer.Option(help="Name of the new column.")] = "entities",
     format: Annotated[str, typer.Option(help="parquet or jsonl; by default as the target ends, else as the source.")] = "",
     model: Model = None,
     engine: Annotated[str, typer.Option(help="What computes: onnx, onnx-int8, openvino, openvino-int8, torch or tensorrt; auto is the fastest that the model's folder has.")] = "auto",
-    rows: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 5_000,
-    limit: Annotated[int, typer.Option(help="Characters of a text; a longer one is refused.")] = 1_000_000,
+    rows_per_shard: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 5_000,
+    max_chars: Annotated[int, typer.Option(help="Characters of a text; a longer one is refused.")] = 1_000_000,
     encoding: Annotated[str, typer.Option(help="Encoding of the input, e.g. cp1252; by default its byte order mark's, else UTF-8.")] = "",
-    quoted: Annotated[bool, typer.Option("--quoted-tsv", help="Fields of a TSV file may stand in quotes, as those of CSV do.")] = False,
-    workers: Annotated[Optional[int], typer.Option(help="Tag with so many actors of Ray, of one core each; 0: as many as there is room for.")] = None,
-    address: Annotated[Optional[str], typer.Option(help="Address of a Ray cluster, host:port, or auto; without it Ray runs here.")] = None,
-    gpus: Annotated[float, typer.Option(help="GPUs of each actor.")] = 0,
+    quoted_tsv: Annotated[bool, typer.Option("--quoted-tsv", help="Fields of a TSV file may stand in quotes, as those of CSV do.")] = False,
+    num_actors: Annotated[Optional[int], typer.Option(help="Tag with so many actors of Ray, of one core each; 0: as many as there is room for.")] = None,
+    ray_address: Annotated[Optional[str], typer.Option(help="Address of a Ray cluster, host:port, or auto; without it Ray runs here.")] = None,
+    gpus_per_actor: Annotated[float, typer.Option(help="GPUs of each actor.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run of annotate that is there and start anew; nothing else is ever removed.")] = False,
 ):
     "Tag very many texts: the rows of SOURCE with their entities to TARGET. The same command resumes where it was stopped."
-    from bert_ner.bulk import _passed_over, annotate, printable, refused_file
-    options = dict(text=text, column=column, rows=rows, limit=limit, encoding=encoding, quoted=quoted)
-    done = annotate(source, target, format, model, engine, workers, address, gpus, overwrite, sys.stderr.isatty(), **options)
+    from bert_ner.bulk import _passed_over, annotate, printable, rejected_path
+    options = dict(text_column=text_column, output_column=output_column, rows_per_shard=rows_per_shard, max_chars=max_chars,
+                   encoding=encoding, quoted_tsv=quoted_tsv)
+    done = annotate(source, target, format, model, engine, num_actors, ray_address, gpus_per_actor, overwrite, sys.stderr.isatty(), **options)
     if done["skipped"]: print(f"bert-ner: {_passed_over(done['skipped'])}", file=sys.stderr)
-    print(f"{done['rows']:,} rows in {printable(target)}" + (f", {done['refused']:,} refused: {printable(refused_file(target))}" if done["refused"] else ""))
-    if done["refused"] and not done["rows"]: raise typer.Exit(1)
+    print(f"{done['rows']:,} rows in {printable(target)}" + (f", {done['rejected']:,} rejected: {printable(rejected_path(target))}" if done["rejected"] else ""))
+    if done["rejected"] and not done["rows"]: raise typer.Exit(1)
 
 @app.command()
 def stats(
     target: Annotated[str, typer.Argument(help="What annotate wrote.")],
     top: Annotated[int, typer.Option(min=0, help="How many of the most frequent entities of each type are named.")] = 5,
-    column: Annotated[str, typer.Option(help="Column of the entities; by default the one that annotate made.")] = "",
+    output_column: Annotated[str, typer.Option(help="Column of the entities; by default the one that annotate made.")] = "",
     as_json: Json = False,
 ):
     "Count the entities of a finished run, by type, and name the most frequent."
-    from bert_ner.bulk import stats
-    found = stats(target, top, column)
+    from bert_ner.bulk import entity_stats
+    found = entity_stats(target, top, output_column)
     if as_json: return print(json.dumps(found, ensure_ascii=False))
-    print(f"{found['rows']:,} rows, {found['refused']:,} refused, {found['entities']:,} entities")
+    print(f"{found['rows']:,} rows, {found['rejected']:,} rejected, {found['entities']:,} entities")
     for label, t in found["types"].items(): print(f"{label:<5} {t['count']:>12,}  " + ", ".join(f"{e} ({n:,})" for e, n in t["most"]))
 
 # %% ../nbs/09_cli.ipynb #0022
@@ -581,23 +582,23 @@ def repository(
     backend: str,  # "embedded", "onnx" or "tensorrt"
 ) -> Path:         # model_repository/ for the embedded server, models/CORPUS/triton/BACKEND for a container's
     "Where the model repository for `backend` is kept."
-    return ROOT/"model_repository" if backend == "embedded" else artefact("models", f"triton/{backend}")
+    return ROOT/"model_repository" if backend == "embedded" else artifact_path("models", f"triton/{backend}")
 
 @app.command("prepare-triton", cls=Verb)
 def prepare_triton(backend: Backend = "embedded",
                    engine: Annotated[str, typer.Option(parser=one_of("onnx", "onnx-int8"), metavar="NAME", help="Which of the model's files is served: onnx or onnx-int8.")] = "onnx", model: Model = None,
                    back: Annotated[bool, typer.Option("--back", help="Withdraw the newest version instead, so that the one before it is served again.")] = False):
     "Write a new version of the model into the model repository of the Triton server. A running `bert-ner serve` loads it."
-    from bert_ner.triton import prepare, versions, withdraw
+    from bert_ner.triton import build_repository, list_versions, rollback
     folder = repository(backend)
-    if back: return print(f"version {withdraw(folder)} is the newest of {folder} again")
-    print(f"wrote version {versions(prepare(folder, backend, model, engine))[-1]} of {folder} (flavour {backend})")
+    if back: return print(f"version {rollback(folder)} is the newest of {folder} again")
+    print(f"wrote version {list_versions(build_repository(folder, backend, model, engine))[-1]} of {folder} (backend {backend})")
 
 @app.command("setup-triton", cls=Verb)
 def setup_triton():
     "Make .venv-triton, the environment of the Triton server without Docker. `bert-ner serve` makes it too where it is missing."
-    from bert_ner.triton import server_env
-    server_env()
+    from bert_ner.triton import ensure_venv
+    ensure_venv()
 
 # %% ../nbs/09_cli.ipynb #0022a
 def serving_port(
@@ -615,9 +616,9 @@ def serve(docker: Annotated[bool, typer.Option("--docker", help="Serve with NVID
     ports = (http, grpc, metrics)
     if len(set(ports)) < 3: raise UsageError("--http, --grpc and --metrics need three different ports")
     if backend and not docker: raise UsageError("--backend goes with --docker only")
-    triton.pick_ports(ports)
+    triton.find_free_ports(ports)
     folder = repository((backend or "onnx") if docker else "embedded")
-    if verbose and (there := triton.versions(folder)): say(f"version {there[-1]} of {folder}")
+    if verbose and (there := triton.list_versions(folder)): say(f"version {there[-1]} of {folder}")
     if not docker: return triton.serve(ports=ports)
     status = triton.serve_docker(folder, gpu=backend == "tensorrt", ports=ports)
     if status: raise typer.Exit(status)
@@ -628,8 +629,8 @@ def check_port(
 ) -> int:              # where to start looking for a free one
     "The page's port. Raises `BertNerError` where the one asked for is taken."
     if port is None: return 8866
-    from bert_ner.triton import pick_ports
-    return pick_ports([port])[0]
+    from bert_ner.triton import find_free_ports
+    return find_free_ports([port])[0]
 
 @app.command("demo-local", cls=Verb)
 def demo_local(port: Port = None, model: Model = None, browser: Browser = True, verbose: Verbose = False):
@@ -637,8 +638,8 @@ def demo_local(port: Port = None, model: Model = None, browser: Browser = True, 
     from bert_ner.demo import serve_page
     port = check_port(port)
     if verbose or model:
-        from bert_ner.infer import Tagger
-        tagger = Tagger.load(model)                  # what is wrong with it is said now
+        from bert_ner.infer import Tagger, default_model_dir
+        tagger = Tagger.from_pretrained(model or default_model_dir())                  # what is wrong with it is said now
         if verbose: say(tagger.description)
     if model: os.environ["BERT_NER_MODEL"] = str(model.resolve())
     serve_page(port, browser)
@@ -648,9 +649,9 @@ def demo_triton(port: Port = None, browser: Browser = True, verbose: Verbose = F
                 url: Annotated[Optional[str], typer.Option(parser=parse_url, metavar="HOST:PORT", help="Address of a running server (gRPC); without it one is started.")] = None):
     "Show the page that highlights entities, found by a Triton server."
     from bert_ner.demo import serve_page
-    from bert_ner.triton import Server
+    from bert_ner.triton import TritonServer
     port, os.environ["BERT_NER_ENGINE"] = check_port(port), "triton"
-    with nullcontext() if url else Server() as server:
+    with nullcontext() if url else TritonServer() as server:
         os.environ["BERT_NER_TRITON"] = url or server.urls["grpc"]
         about = describe_server(os.environ["BERT_NER_TRITON"])        # nobody there is said now
         if verbose: say(about)

@@ -111,5 +111,5 @@ def write_report(
 ) -> Path:           # `page`
     "Write the page of the notebook `executed`, whole or not at all."
     import nbformat
-    with whole(page) as tmp: tmp.write_text(report_page(nbformat.read(executed, as_version=4), Path(executed).stem), encoding="utf-8")
+    with atomic_path(page) as tmp: tmp.write_text(report_page(nbformat.read(executed, as_version=4), Path(executed).stem), encoding="utf-8")
     return Path(page)

@@ -16,24 +16,24 @@ from .core import *
 # %% ../nbs/00h_track.ipynb #0006
 def run_name(
     corpus: str,      # e.g. "sample"
-    checkpoint: str,  # of the encoder: "package:NAME/FOLDER", a folder, or a name on the model hub
+    model_name_or_path: str,  # of the encoder: "package:NAME/FOLDER", a folder, or a name on the model hub
     *seed: int,       # of the training; none for the name of a group
 ) -> str:             # e.g. "sample-all-minilm-l6-v2-42"
     "The name of a run: corpus, encoder, seed."
-    package = checkpoint.startswith("package:")
-    last = checkpoint.removeprefix("package:").partition("/")[0].removeprefix("gt_") if package else Path(checkpoint).expanduser().resolve().name
+    package = model_name_or_path.startswith("package:")
+    last = model_name_or_path.removeprefix("package:").partition("/")[0].removeprefix("gt_") if package else Path(model_name_or_path).expanduser().resolve().name
     return "-".join([corpus, re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-") or "encoder", *map(str, seed)])
 
 # %% ../nbs/00h_track.ipynb #0009
 def run_group(
     corpus: str,             # e.g. "sample"
-    checkpoint: str,         # of the encoder
+    model_name_or_path: str,         # of the encoder
     environ=os.environ,      # with DVC's `DVC_EXP_NAME` and `DVC_EXP_BASELINE_REV` inside an experiment
 ) -> str:
     "What runs share that belong together: the sweep's name, the commit that unnamed experiments started from, else corpus and encoder."
     name, start = environ.get("DVC_EXP_NAME", ""), environ.get("DVC_EXP_BASELINE_REV", "")
     if named := re.fullmatch(r"(.+)-\d+", name): return named[1]
-    return f"experiments-{start[:7]}" if name and start else run_name(corpus, checkpoint)
+    return f"experiments-{start[:7]}" if name and start else run_name(corpus, model_name_or_path)
 
 # %% ../nbs/00h_track.ipynb #0011
 def code_version(
@@ -98,11 +98,11 @@ class _Predictions:
     def __init__(self, tagger): self.tagger = tagger
     def predict(self, model_input, params=None):
         texts = model_input.iloc[:, 0] if hasattr(model_input, "iloc") else model_input
-        return [[e.as_dict() for e in entities] for entities in self.tagger.tag_batch(list(texts))]
+        return [[e.to_dict() for e in entities] for entities in self.tagger.tag_batch(list(texts))]
 
 def _load_pyfunc(path):
     from bert_ner.infer import Tagger
-    return _Predictions(Tagger.load(Path(path), "torch"))
+    return _Predictions(Tagger.from_pretrained(Path(path), "torch"))
 
 # %% ../nbs/00h_track.ipynb #0022
 class MlflowRun:
@@ -320,7 +320,7 @@ class Tracker:
             with suppress(Exception): r.abandon() if r.kind in self.failed else None      # not to stay "running" for ever
 
     def abandon(self) -> None:
-        "End the runs as failed, where `finish` was not called."
+        "End the runs as failed, where `verify_shards` was not called."
         if self.done: return
         self.done = True
         for r in self.runs:
@@ -333,7 +333,7 @@ def track_runs(
     wandb: bool,       # log to Weights & Biases
     mlflow: bool,      # log to MLflow
     corpus: str,       # e.g. "sample"
-    checkpoint: str,   # of the encoder
+    model_name_or_path: str,   # of the encoder
     seeds: list[int],  # one training each
     parameters: dict,  # the stage's own
 ) -> dict[int, Tracker]:  # seed -> its tracker; empty where nothing is tracked
@@ -342,13 +342,13 @@ def track_runs(
     for name in wanted:
         if find_spec(name) is None: raise BertNerError(f"{name} is not installed: `pip install 'bert-ner[track]'`, or -S track.{name}=false")
     if not wanted: return {}
-    data, version = artefact("metrics", "data.json", corpus), code_version()
-    tags = dict(corpus=corpus, corpus_sha256=read_json(data)["corpus_sha256"] if data.exists() else "", encoder=checkpoint, **version,
+    data, version = artifact_path("metrics", "data.json", corpus), code_version()
+    tags = dict(corpus=corpus, corpus_sha256=read_json(data)["corpus_sha256"] if data.exists() else "", encoder=model_name_or_path, **version,
                 experiment=os.environ.get("DVC_EXP_NAME", ""))
     def about(seed):
         own = {**{k: v for k, v in parameters.items() if k != "seeds"}, "seed": seed, "corpus": corpus, "corpus_sha256": tags["corpus_sha256"]}
         mark = hashlib.sha256(json.dumps([own, version, str(ROOT), socket.gethostname()], sort_keys=True, default=str).encode()).hexdigest()[:32]
-        return dict(name=run_name(corpus, checkpoint, seed), group=run_group(corpus, checkpoint), project="bert-ner", corpus=corpus, mark=mark, parameters=own, tags=tags)
+        return dict(name=run_name(corpus, model_name_or_path, seed), group=run_group(corpus, model_name_or_path), project="bert-ner", corpus=corpus, mark=mark, parameters=own, tags=tags)
     trackers = {s: Tracker([TRACKERS[n](about(s)) for n in wanted]) for s in seeds}
     trackers[seeds[0]].open()
     return trackers

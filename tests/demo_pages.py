@@ -167,12 +167,12 @@ def chip(page, label): return page.locator(".ner-legend").get_by_role("button", 
 def settled(page): expect(page.locator(".ner-sides")).to_have_attribute("aria-busy", "false")
 
 
-def tag(page, text, n):
+def tag(page, text_column, n):
     "Put `text` into the box, wait for `n` entities of it."
     page.get_by_label("Compare with").select_option("")
-    box(page).fill(text)
+    box(page).fill(text_column)
     settled(page)
-    assert shown(page) == text and len(marks(page)) == n
+    assert shown(page) == text_column and len(marks(page)) == n
     assert re.match(rf"{n:,} entit(y|ies) in [\d,.]+ ms by ", status(page).text_content())
 
 

@@ -27,12 +27,12 @@ def named(word):
 
 
 def stubs(server):
-    "Ids of the living Python processes of a `Server`'s models."
+    "Ids of the living Python processes of a `TritonServer`'s models."
     return group(server.process.pid, "triton_python_backend_stub")
 
 
 def memory(server):
-    "MiB that the processes of a `Server` hold, shared pages counted once."
+    "MiB that the processes of a `TritonServer` hold, shared pages counted once."
     total = 0
     for p in group(server.process.pid):
         with suppress(*GONE): total += psutil.Process(p).memory_full_info().pss

@@ -29,7 +29,7 @@ def run(stage, changes):
         done = eval(compile(tree, f"{notebook.name} {cell['id']}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
         if asyncio.iscoroutine(done): asyncio.run(done)
         if "parameters" in cell["metadata"].get("tags", []): names.update(changes)
-        if "matmul_peak" in names: names["matmul_peak"] = lambda *args, **options: 1e10      # seconds each time, and nobody reads it here
+        if "measure_peak_flops" in names: names["measure_peak_flops"] = lambda *args, **options: 1e10      # seconds each time, and nobody reads it here
 
 
 for line in sys.stdin:

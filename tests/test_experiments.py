@@ -27,14 +27,14 @@ def project(tmp_path_factory):
     for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "params.yaml", "settings.ini"):
         (top/name).parent.mkdir(exist_ok=True); shutil.copy(ROOT/name, top/name)
     shutil.copytree(ROOT/"metrics", top/"metrics")
-    figures = [{p.relative_to(top).as_posix(): dict(cache=False)} for p in sorted((top/"metrics/sample/headline").glob("*.json"))]
+    figures = [{p.relative_to(top).as_posix(): dict(cache=False)} for p in sorted((top/"metrics/sample/summary").glob("*.json"))]
     stage = dict(cmd="true", params=[*yaml.safe_load((top/"params.yaml").read_text())], metrics=figures)
     (top/"dvc.yaml").write_text(yaml.safe_dump(dict(stages=dict(bert=stage))))
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in ([*git, "init", "-q"], [*git, "config", "user.name", "a"], [*git, "config", "user.email", "a@b"], [*git, "add", "."], [*git, "commit", "-qm", "a"]): run(top, *command)
-    values, file = yaml.safe_load((top/"params.yaml").read_text()), top/"metrics/sample/headline/bert.json"
+    values, file = yaml.safe_load((top/"params.yaml").read_text()), top/"metrics/sample/summary/bert.json"
     for name, lr, f1 in (("slow-rate", 1e-4, .8123456), ("fast-rate", 9e-4, .9345678)):
-        values["bert"] |= dict(lr=lr, limit=200)
+        values["bert"] |= dict(lr=lr, max_train_samples=200)
         (top/"params.yaml").write_text(yaml.safe_dump(values))
         file.write_text(json.dumps({**json.loads(file.read_text()), "validation_micro_f1": f1}))
         run(top, sys.executable, "-m", "dvc", "exp", "save", "--name", name, "--force")

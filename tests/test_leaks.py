@@ -5,13 +5,13 @@ import re
 
 import pytest
 
-from bert_ner.baseline import LstmEngine, train_baseline
+from bert_ner.baseline import BiLSTMEngine, train_bilstm
 from bert_ner.core import ROOT
 from bert_ner.data import to_dataset, words_and_tags
 from bert_ner.infer import Tagger
 from bert_ner.metrics import entity_scores
-from bert_ner.pieces import load_packer
-from bert_ner.sample import sample_rows
+from bert_ner.pieces import load_tokenizer_config
+from bert_ner.sample import generate_corpus
 
 
 def code_cells(notebook: str) -> list[str]:
@@ -35,13 +35,13 @@ def test_the_library_never_names_the_test_part(module):
 
 def trained_f1(ds, folder) -> float:
     "Strict micro F1 on the validation part of a small baseline trained on `ds`."
-    train_baseline(ds, folder, 4, 4, 1e-2, 512, 50, 32, .2, 0.)
+    train_bilstm(ds, folder, 4, 4, 1e-2, 512, 50, 32, .2, 0.)
     words, gold = words_and_tags(ds["validation"])
-    return entity_scores(gold, [t.tags for t in Tagger(LstmEngine.load(folder), *load_packer(folder)).tag_words(words)])["micro"]["f1"]
+    return entity_scores(gold, [t.tags for t in Tagger(BiLSTMEngine.load(folder), *load_tokenizer_config(folder)).tag_tokenized(words)])["micro"]["f1"]
 
 
 def test_shuffled_labels_collapse(tmp_path):
-    rows = list(sample_rows(42, 800))
+    rows = list(generate_corpus(42, 800))
     labels = [t for _, t in rows]
     random.Random(42).shuffle(labels)                                        # each sentence gets another one's tags
     shuffled = [(w, (t + ["O"] * len(w))[:len(w)]) for (w, _), t in zip(rows, labels)]

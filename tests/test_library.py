@@ -11,13 +11,13 @@ import pytest
 import bert_ner
 from bert_ner import BertNerError, Entities, Entity, Tagger, infer
 from bert_ner.core import ROOT
-from bert_ner.data import conll_rows, tagged_rows
+from bert_ner.data import iter_conll, iter_tagged_tokens
 
 TEXT = "Mr. Bush met Paris in New York on Monday.\nThey met Paris."
 
 
 @pytest.fixture(scope="module")
-def found(mini_tagger_folder): return Tagger.load(mini_tagger_folder, "onnx").tag(TEXT)
+def found(mini_tagger_folder): return Tagger.from_pretrained(mini_tagger_folder, "onnx").tag(TEXT)
 
 
 def test_importing_costs_next_to_nothing():
@@ -42,9 +42,9 @@ def test_results_are_lists_that_know_their_text(found, mini_tagger_folder):
     assert type(found) is Entities and type(plain) is list and found == plain and plain == found and found.text == TEXT
     assert [type(e) for e in found] == [Entity] * 5 and len(found[:2]) == 2 and found[:2].text == TEXT
     for again in (pickle.loads(pickle.dumps(found)), copy.copy(found), copy.deepcopy(found)): assert (type(again), again, again.text) == (Entities, found, TEXT)
-    assert json.loads(found.to_json()) == [e.as_dict() for e in found]
-    tagger = Tagger.load(mini_tagger_folder, "onnx")
-    assert [(e, e.text) for e in tagger.stream([TEXT, ""])] == [(found, TEXT), ([], "")]
+    assert json.loads(found.to_json()) == [e.to_dict() for e in found]
+    tagger = Tagger.from_pretrained(mini_tagger_folder, "onnx")
+    assert [(e, e.text) for e in tagger.pipe([TEXT, ""])] == [(found, TEXT), ([], "")]
 
 
 def test_results_show_themselves(found):
@@ -56,7 +56,7 @@ def test_results_show_themselves(found):
 
 
 def test_conll_is_what_the_data_stage_reads(found):
-    rows = list(tagged_rows(conll_rows(found.to_conll().splitlines()), None))
+    rows = list(iter_tagged_tokens(iter_conll(found.to_conll().splitlines()), None))
     assert [w for _, w, _ in rows] == "Mr. Bush met Paris in New York on Monday . They met Paris .".split()
     assert [i for i, (opens, *_) in enumerate(rows) if opens] == [0, 10]
     assert [t for *_, t in rows] == "B-per I-per O B-geo O B-geo I-geo O B-tim O O O B-geo O".split()

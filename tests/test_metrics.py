@@ -5,9 +5,9 @@ import warnings
 import numpy as np
 import pytest
 
-from bert_ner.errors import calibration_error, error_kinds, reliability, scored_entities
-from bert_ner.infer import WordTags
-from bert_ner.metrics import bootstrap_f1, entity_scores, raw_text_scores
+from bert_ner.errors import expected_calibration_error, error_breakdown, reliability_table, entity_confidences
+from bert_ner.infer import TagPrediction
+from bert_ner.metrics import bootstrap_f1_ci, entity_scores, evaluate_raw_text
 
 NOTHING = dict(precision=0., recall=0., f1=0., support=0)
 
@@ -27,7 +27,7 @@ def numbers(x): return [n for v in x.values() for n in numbers(v)] if isinstance
 def test_scores_where_there_is_little_or_nothing_to_find(gold, pred, micro, types):
     scores = entity_scores(gold, pred)
     assert scores["micro"] == micro and set(scores["types"]) == types and not any(math.isnan(x) for x in numbers(scores))
-    bootstrap_f1(gold, pred, 20)
+    bootstrap_f1_ci(gold, pred, 20)
 
 
 def test_any_collection_of_tags():
@@ -47,10 +47,10 @@ def test_shapes_that_differ_are_one_sentence(gold, pred):
 
 
 def test_raw_text_of_nothing_is_one_sentence():
-    with pytest.raises(ValueError, match="no sentences to score"): raw_text_scores(lambda texts: [], [], [])
+    with pytest.raises(ValueError, match="no sentences to score"): evaluate_raw_text(lambda texts: [], [], [])
 
 
 def test_a_tagger_that_finds_nothing_has_tables_without_rows():
-    scores, right = scored_entities([WordTags(["O"], np.ones(1))], [["O"]])
-    assert len(scores) == 0 == len(reliability(scores, right)) and calibration_error(scores, right) == 0
-    assert error_kinds([["O"]], [["O"]]).loc["all"].sum() == 0
+    scores, right = entity_confidences([TagPrediction(["O"], np.ones(1))], [["O"]])
+    assert len(scores) == 0 == len(reliability_table(scores, right)) and expected_calibration_error(scores, right) == 0
+    assert error_breakdown([["O"]], [["O"]]).loc["all"].sum() == 0

@@ -25,9 +25,9 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from bert_ner.core import ROOT, BertNerError, read_json
-from bert_ner.infer import Tagger, pretrained_folder
-from bert_ner.sample import sample_rows
-from bert_ner.triton import KEY, AsyncTritonTagger, Server, TritonTagger, Unavailable, ask_json, post, prepare, server_ready, versions, withdraw
+from bert_ner.infer import Tagger, pretrained_dir
+from bert_ner.sample import generate_corpus
+from bert_ner.triton import ADMIN_HEADER, AsyncTritonTagger, TritonServer, TritonTagger, ServerUnavailable, infer_request, post_json, build_repository, server_ready, list_versions, rollback
 
 from processes import memory, stubs
 
@@ -36,12 +36,12 @@ TEXT = "Mr. Bush met Paris in New York on Monday."
 
 
 @pytest.fixture(scope="module")
-def repository(mini_tagger_folder, tmp_path_factory): return prepare(tmp_path_factory.mktemp("operations")/"models", model=mini_tagger_folder)
+def repository(mini_tagger_folder, tmp_path_factory): return build_repository(tmp_path_factory.mktemp("operations")/"models", model=mini_tagger_folder)
 
 
 @pytest.fixture(scope="module")
 def server(repository):
-    with Server(repository, log=repository.parent/"triton.log", timeout=120) as server: yield server
+    with TritonServer(repository, log=repository.parent/"triton.log", timeout=120) as server: yield server
 
 
 @contextmanager
@@ -66,27 +66,27 @@ def callers(server, want, count=4, **kw):
 
 # versions
 
-@pytest.mark.parametrize("flavour", ["embedded", "python"])
-def test_versions_come_and_go_under_load(mini_tagger_folder, tmp_path, flavour):
+@pytest.mark.parametrize("backend", ["embedded", "python"])
+def test_versions_come_and_go_under_load(mini_tagger_folder, tmp_path, backend):
     "A new one, back again, a broken one, one that does not answer: nobody who asks meanwhile notices."
-    folder = prepare(tmp_path/"models", flavour, model=mini_tagger_folder)
-    want = Tagger.load(mini_tagger_folder).tag(TEXT)
-    with Server(folder, log=tmp_path/"log", timeout=120) as server, callers(server, want, retries=0) as tally:
-        assert server.tend() == ""
-        prepare(folder, flavour, model=mini_tagger_folder)
-        assert (server.tend(), server.version, versions(folder)) == ("version 2 is served", 2, [1, 2])
-        withdraw(folder)
-        assert (server.tend(), server.version) == ("version 1 is served", 1)
-        prepare(folder, flavour, model=mini_tagger_folder)
+    folder = build_repository(tmp_path/"models", backend, model=mini_tagger_folder)
+    want = Tagger.from_pretrained(mini_tagger_folder).tag(TEXT)
+    with TritonServer(folder, log=tmp_path/"log", timeout=120) as server, callers(server, want, retries=0) as tally:
+        assert server.reconcile() == ""
+        build_repository(folder, backend, model=mini_tagger_folder)
+        assert (server.reconcile(), server.version, list_versions(folder)) == ("version 2 is served", 2, [1, 2])
+        rollback(folder)
+        assert (server.reconcile(), server.version) == ("version 1 is served", 1)
+        build_repository(folder, backend, model=mini_tagger_folder)
         (folder/"bert_ner"/"2"/"tagger.json").write_text("{}")
-        said = server.tend()
-        assert re.fullmatch("version 2 was set aside, version 1 goes on: bert_ner was not loaded: .*tagger.json is not the file that was prepared.*", said) and versions(folder) == [1]
-        prepare(folder, flavour, model=mini_tagger_folder)
+        said = server.reconcile()
+        assert re.fullmatch("version 2 was set aside, version 1 goes on: bert_ner was not loaded: .*tagger.json is not the file that was prepared.*", said) and list_versions(folder) == [1]
+        build_repository(folder, backend, model=mini_tagger_folder)
         about = read_json(folder/"bert_ner"/"2"/"prepared.json"); model = folder/"bert_ner"/"2"/"model.py"     # it loads, and then it does not answer
         model.write_text(model.read_text().replace("self.model.execute(requests)", "raise ValueError('no')"))
         (folder/"bert_ner"/"2"/"prepared.json").write_text(json.dumps({**about, "sha256": {k: v for k, v in about["sha256"].items() if k != "model.py"}}))
         before, tally[1][:] = tally[0], []
-        assert server.tend().startswith("version 2 was set aside, version 1 goes on: bert_ner does not answer") and server.tend() == ""
+        assert server.reconcile().startswith("version 2 was set aside, version 1 goes on: bert_ner does not answer") and server.reconcile() == ""
         time.sleep(1)                                                        # until what was asked by then has been answered
         broken = [str(e) for e in tally[1]]
         time.sleep(.3)
@@ -95,14 +95,14 @@ def test_versions_come_and_go_under_load(mini_tagger_folder, tmp_path, flavour):
 
 
 def test_serve_takes_up_what_is_prepared(mini_tagger_folder, tmp_path):
-    folder = prepare(tmp_path/"models", model=mini_tagger_folder)
+    folder = build_repository(tmp_path/"models", model=mini_tagger_folder)
     parent = subprocess.Popen([sys.executable, "-c", "import sys; from bert_ner.triton import serve; serve(sys.argv[1], (0, 0, 0), log=sys.argv[2], timeout=120)", folder, tmp_path/"log"],
                               stdout=subprocess.PIPE, text=True)
     try:
         url = re.search(r"gRPC (\S+),", parent.stdout.readline())[1]
-        prepare(folder, model=mini_tagger_folder)
+        build_repository(folder, model=mini_tagger_folder)
         assert parent.stdout.readline() == "version 2 is served\n"
-        withdraw(folder)
+        rollback(folder)
         assert parent.stdout.readline() == "version 1 is served\n"
         with TritonTagger(url) as client: assert len(client.tag(TEXT)) == 4
         parent.terminate()
@@ -114,12 +114,12 @@ def test_serve_takes_up_what_is_prepared(mini_tagger_folder, tmp_path):
 
 def test_a_killed_python_process_is_replaced(mini_tagger_folder, tmp_path):
     "Under load, by kill -9: every request ends, with an answer or an error that says to ask again; callers that do get their answers."
-    folder = prepare(tmp_path/"models", model=mini_tagger_folder)
-    want = Tagger.load(mini_tagger_folder).tag(TEXT)
-    with Server(folder, log=tmp_path/"log", timeout=120) as server:
+    folder = build_repository(tmp_path/"models", model=mini_tagger_folder)
+    want = Tagger.from_pretrained(mini_tagger_folder).tag(TEXT)
+    with TritonServer(folder, log=tmp_path/"log", timeout=120) as server:
         stop = threading.Event()
         def tend():
-            while not stop.wait(.3): said.extend(filter(None, [server.tend()]))
+            while not stop.wait(.3): said.extend(filter(None, [server.reconcile()]))
         said, tending = [], threading.Thread(target=tend)
         with callers(server, want, retries=6) as patient, callers(server, want, retries=0) as hasty:
             tending.start(); time.sleep(.5)
@@ -131,12 +131,12 @@ def test_a_killed_python_process_is_replaced(mini_tagger_folder, tmp_path):
                 while patient[0] < before + 20 and time.monotonic() < end: time.sleep(.1)
                 assert said.pop() and patient[0] >= before + 20 and not set(stubs(server)) & set(old)
         stop.set(); tending.join()
-    assert not patient[1] and hasty[1] and all(isinstance(e, Unavailable) for e in hasty[1])
+    assert not patient[1] and hasty[1] and all(isinstance(e, ServerUnavailable) for e in hasty[1])
 
 
 def test_a_killed_server_is_noticed(repository, tmp_path):
     "Whoever waits for an answer hears of it well before the deadline."
-    with Server(repository, log=tmp_path/"log", timeout=120) as server:
+    with TritonServer(repository, log=tmp_path/"log", timeout=120) as server:
         faults, seconds = [], []
         def ask(protocol):
             with TritonTagger(server.urls[protocol], protocol, timeout=30, retries=0) as client:
@@ -155,12 +155,12 @@ def test_health_asks_the_model(repository, tmp_path):
     sys.path.insert(0, str(DEPLOY))
     try: from health import healthy
     finally: sys.path.remove(str(DEPLOY))
-    with Server(repository, log=tmp_path/"log", timeout=120) as server:
+    with TritonServer(repository, log=tmp_path/"log", timeout=120) as server:
         url = server.urls["http"]
         assert (healthy(url), health(url).returncode) == (True, 0)
         os.kill(stubs(server)[0], signal.SIGKILL); time.sleep(1.5)
         assert server_ready(url) and healthy(url) is False and health(url).returncode == 1       # Triton calls itself ready all the same
-        while server.tend() == "": time.sleep(.1)
+        while server.reconcile() == "": time.sleep(.1)
         assert healthy(url) is True
     assert healthy(url) is None and health(url).returncode == 1
 
@@ -178,12 +178,12 @@ def slow_server(mini_tagger_folder, tmp_path_factory):
              ("ReduceMax", ["product"], "most", dict(keepdims=0)), ("Mul", ["most", "zero"], "nothing", {}), ("Add", ["known", "nothing"], "logits", {})]
     model.graph.node.extend(onnx.helper.make_node(kind, given, [made], **more) for kind, given, made, more in steps)
     folder = shutil.copytree(mini_tagger_folder, tmp_path_factory.mktemp("slow")/"tagger"); onnx.save(model, folder/"model.onnx")
-    with Server(prepare(folder.parent/"models", model=folder), log=folder.parent/"log", timeout=120) as server: yield server
+    with TritonServer(build_repository(folder.parent/"models", model=folder), log=folder.parent/"log", timeout=120) as server: yield server
 
 
 def test_a_full_queue(slow_server, mini_tagger_folder):
     "1,500 requests come faster than they are answered: 512 wait, the rest is refused at once (HTTP: 503), and that is all."
-    want = Tagger.load(mini_tagger_folder).tag(TEXT)
+    want = Tagger.from_pretrained(mini_tagger_folder).tag(TEXT)
     async def crowd():
         async with AsyncTritonTagger(slow_server.urls["grpc"], concurrency=4000, retries=0) as client:
             asked = []
@@ -191,12 +191,12 @@ def test_a_full_queue(slow_server, mini_tagger_folder):
                 more = [asyncio.create_task(client.tag(TEXT)) for _ in range(1500)]
                 while not any(t.done() and t.exception() for t in more): await asyncio.sleep(.01)       # the queue is full
                 asked += more
-                http = await asyncio.to_thread(post, slow_server.urls["http"], "/v2/models/bert_ner/infer", ask_json([TEXT]), {}, 30)
+                http = await asyncio.to_thread(post_json, slow_server.urls["http"], "/v2/models/bert_ner/infer", infer_request([TEXT]), {}, 30)
                 if http[0] == 503: break
             return await asyncio.gather(*asked, return_exceptions=True), http
     answers, (status, said) = asyncio.run(crowd())
     refused = [a for a in answers if isinstance(a, Exception)]
-    assert refused and all(isinstance(a, Unavailable) and "no room in its queue" in str(a) for a in refused)
+    assert refused and all(isinstance(a, ServerUnavailable) and "no room in its queue" in str(a) for a in refused)
     assert len(answers) - len(refused) >= 64 and all(a == want for a in answers if not isinstance(a, Exception))
     assert status == 503 and json.loads(said)["error"] == "no room in the queue: 512 requests wait already"
 
@@ -219,7 +219,7 @@ def test_slow_and_half_open_clients(server):
 
 def test_a_body_of_64_megabytes(server):
     "It is read, and refused by the model in a sentence, over HTTP and gRPC."
-    body, said = json.dumps(ask_json(["x" * (64 << 20)])).encode(), "TEXT[0] has 67,108,864 characters: send at most 1,000,000"
+    body, said = json.dumps(infer_request(["x" * (64 << 20)])).encode(), "TEXT[0] has 67,108,864 characters: send at most 1,000,000"
     link = http.client.HTTPConnection(server.urls["http"], timeout=120)
     link.request("POST", "/v2/models/bert_ner/infer", body)
     answer = link.getresponse()
@@ -236,12 +236,12 @@ def test_a_body_of_64_megabytes(server):
 
 def test_control_of_models_needs_the_key(server):
     http_url, path = server.urls["http"], "/v2/repository/models/bert_ner/unload"
-    for headers in ({}, {KEY: "guess"}): assert post(http_url, path, {}, headers, 10)[0] == 403
-    assert post(http_url, "/v2/systemsharedmemory/region/x/register", dict(key="/x", byte_size=64, offset=0), {}, 10)[0] == 403
-    assert post(http_url, "/v2/logging", dict(log_verbose_level=1), {}, 10)[0] == 403
+    for headers in ({}, {ADMIN_HEADER: "guess"}): assert post_json(http_url, path, {}, headers, 10)[0] == 403
+    assert post_json(http_url, "/v2/systemsharedmemory/region/x/register", dict(key="/x", byte_size=64, offset=0), {}, 10)[0] == 403
+    assert post_json(http_url, "/v2/logging", dict(log_verbose_level=1), {}, 10)[0] == 403
     link = grpc.InferenceServerClient(server.urls["grpc"])
     for attempt in (lambda: link.unload_model("bert_ner"), lambda: link.register_system_shared_memory("x", "/x", 64), lambda: link.update_log_settings({"log_verbose_level": 1})):
-        with pytest.raises(InferenceServerException, match=KEY): attempt()
+        with pytest.raises(InferenceServerException, match=ADMIN_HEADER): attempt()
     link.close()
     with TritonTagger(server.urls["grpc"], retries=0) as client: assert len(client.tag(TEXT)) == 4
     listening = [l.split()[1] for file in ("tcp", "tcp6") for l in (Path("/proc/net")/file).read_text().splitlines()[1:] if l.split()[3] == "0A"]
@@ -259,7 +259,7 @@ ODD = st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda t: t.e
 def asked(server, mini_tagger_folder):
     "A connection that is kept, and the tagger that the server has."
     link = grpc.InferenceServerClient(server.urls["grpc"])
-    yield link, Tagger.load(mini_tagger_folder)
+    yield link, Tagger.from_pretrained(mini_tagger_folder)
     link.close()
 
 
@@ -273,7 +273,7 @@ def test_odd_texts(asked, texts, threshold):
     except InferenceServerException as e: assert re.search(r"TEXT\[\d\] is not UTF-8|parameter threshold is", str(e))
     else:
         least = float(threshold or 0)
-        want = [[e.as_dict() for e in found if e.score >= least] for found in tagger.tag_batch([t.decode() for t in texts])]
+        want = [[e.to_dict() for e in found if e.score >= least] for found in tagger.tag_batch([t.decode() for t in texts])]
         assert [json.loads(a) for a in answer.as_numpy("ENTITIES")[:, 0]] == want and 0 <= least <= 1
 
 
@@ -289,7 +289,7 @@ def test_odd_bodies(server, asked, body, length):
         answer = link.getresponse(); status, said = answer.status, answer.read()
     finally: link.close()
     if length == 0 or length is None and not body:
-        try: want = [e.as_dict() for e in asked[1].tag(body.decode())]
+        try: want = [e.to_dict() for e in asked[1].tag(body.decode())]
         except UnicodeDecodeError: assert status == 400 and "TEXT[0] is not UTF-8" in json.loads(said)["error"]
         else: assert status == 200 and json.loads(said[said.index(b"}]}") + 7:]) == want
     else:                                                                       # Triton's parser answers 500, its checks of a parsed request 400
@@ -315,15 +315,15 @@ def test_ten_thousand_requests_one_after_the_other(server):
 @pytest.mark.timeout(900)
 def test_mixed_lengths_for_a_while(tmp_path):
     "The shipped model, 5 to 2,000 words a text, 32 callers at once: no error, the local entities, memory that stays."
-    words = [w for row in sample_rows(42, 3000) for w in row[0]]
+    words = [w for row in generate_corpus(42, 3000) for w in row[0]]
     rng = random.Random(42)
     texts = [" ".join(words[i:i + n]) for n in [5, 2000, *(round(5 * 400 ** rng.random()) for _ in range(62))] for i in [rng.randrange(len(words) - n)]]
-    tagger = Tagger.load(pretrained_folder(), "onnx-int8")
+    tagger = Tagger.from_pretrained(pretrained_dir(), "onnx-int8")
     want = tagger.tag_batch(texts)
-    folder = prepare(tmp_path/"models", model=pretrained_folder(), engine="onnx-int8")
+    folder = build_repository(tmp_path/"models", model=pretrained_dir(), engine="onnx-int8")
     seconds = float(os.environ.get("BERT_NER_SOAK", 120))
     def same(a, b): return [(e.start, e.end, e.label, e.text) for e in a] == [(e.start, e.end, e.label, e.text) for e in b]
-    with Server(folder, log=tmp_path/"log", timeout=120) as server:
+    with TritonServer(folder, log=tmp_path/"log", timeout=120) as server:
         async def crowd():
             async with AsyncTritonTagger(server.urls["grpc"], timeout=120, concurrency=32, retries=8) as client:
                 end, sizes, done = time.monotonic() + seconds, [], 0

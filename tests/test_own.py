@@ -7,7 +7,7 @@ import yaml
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from bert_ner.core import ROOT, BertNerError, seed_everything
-from bert_ner.data import load_sentences, tag_set, to_dataset, words_and_tags
+from bert_ner.data import load_corpus, build_tag_list, to_dataset, words_and_tags
 
 FRAMES = ["Take {drug} {dose} with water .", "She was given {dose} of {drug} in March .", "No {drug} before {time} , please .", "Since {time} he has had {drug} .",
           "The doctor wrote : {dose} , then rest .", "Nothing was found .", "{drug} and {drug} do not mix .", "Normal food until {time} ."]
@@ -44,14 +44,14 @@ def corpus(): return make_corpus()
 def trained(corpus, tmp_path_factory):
     "What the stages baseline, bert and export make of the corpus, in miniature: a BERT of two layers that was not pretrained. (top folder, data set, records)"
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-    from bert_ner.baseline import train_baseline
+    from bert_ner.baseline import train_bilstm
     from bert_ner.bert import fine_tune
     from bert_ner.export import export_model
     top = tmp_path_factory.mktemp("own")
     (top/"drugs.conll").write_text(as_conll(corpus), encoding="utf-8")
-    sentences, _ = load_sentences("drugs", str(top/"drugs.conll"))
-    ds = to_dataset(sentences, tag_set(sentences))
-    base = train_baseline(ds, top/"baseline", 8, 4, 1e-2, 256, 32, 32, .1, .05)
+    sentences, _ = load_corpus("drugs", str(top/"drugs.conll"))
+    ds = to_dataset(sentences, build_tag_list(sentences))
+    base = train_bilstm(ds, top/"baseline", 8, 4, 1e-2, 256, 32, 32, .1, .05)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *sorted({w.lower() for s, _ in sentences for w in re.findall(r"\w+|[^\w\s]", " ".join(s))})]
     tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
@@ -62,21 +62,21 @@ def trained(corpus, tmp_path_factory):
     bert = fine_tune(ds, top/"bert", str(top/"small"), True, 64, 0., seed=42, learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=16,
         logging_steps=50, disable_tqdm=True)
     validation = words_and_tags(ds["validation"])
-    export_model(top/"bert", top/"onnx", *validation, list(ds["train"]["words"]), max_f1_loss=.05)
+    export_model(top/"bert", top/"onnx", *validation, list(ds["train"]["words"]), max_f1_drop=.05)
     return top, ds, dict(baseline=base, bert=bert)
 
 
 def test_csv_and_conll_are_the_same_corpus(corpus, tmp_path):
     for name, text, encoding in (("a.csv", as_csv(corpus), "utf-8"), ("a.conll", as_conll(corpus), "utf-8"), ("b.csv", as_csv(corpus), "cp1252"), ("a.txt", as_conll(corpus).replace(" ", "\t"), "utf-8")):
         (tmp_path/name).write_bytes(text.encode(encoding))
-        assert load_sentences("drugs", str(tmp_path/name), encoding=encoding)[0] == corpus
-    assert tag_set(corpus) == TAGS
+        assert load_corpus("drugs", str(tmp_path/name), encoding=encoding)[0] == corpus
+    assert build_tag_list(corpus) == TAGS
 
 
 def test_letters_of_the_western_code_page_and_what_is_said_without_it(tmp_path):
     (tmp_path/"a.conll").write_bytes("Dr. O\nMüller’s B-doctor\n".encode("cp1252"))
-    assert load_sentences("a", str(tmp_path/"a.conll"), encoding="cp1252")[0] == [(["Dr.", "Müller’s"], ["O", "B-doctor"])]
-    with pytest.raises(BertNerError, match="row 2: not utf-8"): load_sentences("a", str(tmp_path/"a.conll"))
+    assert load_corpus("a", str(tmp_path/"a.conll"), encoding="cp1252")[0] == [(["Dr.", "Müller’s"], ["O", "B-doctor"])]
+    with pytest.raises(BertNerError, match="row 2: not utf-8"): load_corpus("a", str(tmp_path/"a.conll"))
 
 
 def test_both_models_learn_the_new_tags(trained):
@@ -87,38 +87,38 @@ def test_both_models_learn_the_new_tags(trained):
 
 def test_the_exported_tagger_finds_them_in_text(trained):
     import bert_ner.baseline  # makes its engine known
-    from bert_ner.infer import Tagger, model_types
+    from bert_ner.infer import Tagger, model_labels
     top, ds, _ = trained
     text = "She was given 10 ml of Normacol Plus in March."
     for folder, engine in (("bert", "torch"), ("onnx", "onnx"), ("onnx", "onnx-int8"), ("baseline", "baseline")):
-        tagger = Tagger.load(top/folder, engine)
+        tagger = Tagger.from_pretrained(top/folder, engine)
         assert tagger.tags == list(TAGS)
         assert [(e.label, e.text) for e in tagger.tag(text)] == [("dose", "10 ml"), ("drug", "Normacol Plus")], engine
-    assert model_types(top/"onnx") == sorted(SLOTS)
+    assert model_labels(top/"onnx") == sorted(SLOTS)
 
 
 def test_scores_and_error_tables_speak_of_the_new_types(trained):
-    from bert_ner.errors import calibration_error, costly_words, error_kinds, scored_entities, type_pairs
+    from bert_ner.errors import expected_calibration_error, most_confused_words, error_breakdown, entity_confidences, label_confusions
     from bert_ner.infer import Tagger
     from bert_ner.metrics import evaluate
     top, ds, _ = trained
-    tagger, (words, gold) = Tagger.load(top/"onnx", "onnx"), words_and_tags(ds["test"])
-    scores = evaluate(tagger.tag_words, dict(test=(words, gold)))["test"]
-    tagged = tagger.tag_words(words)
+    tagger, (words, gold) = Tagger.from_pretrained(top/"onnx", "onnx"), words_and_tags(ds["test"])
+    scores = evaluate(tagger.tag_tokenized, dict(test=(words, gold)))["test"]
+    tagged = tagger.tag_tokenized(words)
     pred = [t.tags for t in tagged]
     assert set(scores["types"]) == set(SLOTS) and scores["micro"]["f1"] > .8
-    assert set(error_kinds(gold, pred).index) == {*SLOTS, "all"} and {a for a, _ in type_pairs(gold, pred)} == set(SLOTS)
-    assert 0 <= calibration_error(*scored_entities(tagged, gold)) < .5 and len(costly_words(words, gold, pred)) <= 20
+    assert set(error_breakdown(gold, pred).index) == {*SLOTS, "all"} and {a for a, _ in label_confusions(gold, pred)} == set(SLOTS)
+    assert 0 <= expected_calibration_error(*entity_confidences(tagged, gold)) < .5 and len(most_confused_words(words, gold, pred)) <= 20
 
 
 def test_a_real_triton_server_speaks_of_the_new_types(trained, tmp_path):
     from bert_ner.infer import Tagger
-    from bert_ner.triton import Server, TritonTagger, differences, prepare
+    from bert_ner.triton import TritonServer, TritonTagger, find_mismatches, build_repository
     top, ds, _ = trained
     texts = [" ".join(w) for w in ds["test"]["words"]]
-    local = Tagger.load(top/"onnx", "onnx").tag_batch(texts)
-    with Server(prepare(tmp_path/"models", model=top/"onnx"), log=tmp_path/"log", timeout=120) as server:
-        with TritonTagger(server.urls["grpc"]) as client: assert differences(local, client.tag_batch(texts)) == []
+    local = Tagger.from_pretrained(top/"onnx", "onnx").tag_batch(texts)
+    with TritonServer(build_repository(tmp_path/"models", model=top/"onnx"), log=tmp_path/"log", timeout=120) as server:
+        with TritonTagger(server.urls["grpc"]) as client: assert find_mismatches(local, client.tag_batch(texts)) == []
         with TritonTagger(server.urls["http"], "http", labels=["drug"]) as client: assert {e.label for es in client.tag_batch(texts) for e in es} == {"drug"}
         with TritonTagger(server.urls["grpc"], labels=["geo"]) as client:
             with pytest.raises(BertNerError, match="'geo': there are dose, drug, time"): client.tag("Aspirin")
@@ -126,13 +126,13 @@ def test_a_real_triton_server_speaks_of_the_new_types(trained, tmp_path):
 
 def test_the_demo_comes_up_and_the_new_types_have_colours(trained):
     from bert_ner.demo import demo
-    from bert_ner.infer import Tagger, model_types
-    from bert_ner.show import COLOURS, colour_of, highlight, legend
+    from bert_ner.infer import Tagger, model_labels
+    from bert_ner.show import LABEL_COLORS, label_color, highlight, legend
     demo(trained[0]/"onnx", engine="onnx")
     text = "Take Aspirin 2 pills with water."
-    marked = re.findall(r'<mark class="ner-(\w+)" data-label="(\w+)"', highlight(text, Tagger.load(trained[0]/"onnx", "onnx").tag(text)))
-    assert marked == [(colour_of(t), t) for t in ("drug", "dose")] and len({colour_of(t) for t in SLOTS} & set(COLOURS)) == 3
-    explained = legend(model_types(trained[0]/"onnx"))
+    marked = re.findall(r'<mark class="ner-(\w+)" data-label="(\w+)"', highlight(text, Tagger.from_pretrained(trained[0]/"onnx", "onnx").tag(text)))
+    assert marked == [(label_color(t), t) for t in ("drug", "dose")] and len({label_color(t) for t in SLOTS} & set(LABEL_COLORS)) == 3
+    explained = legend(model_labels(trained[0]/"onnx"))
     assert re.findall("</mark> (\\w+)", explained) == sorted(SLOTS)
 
 

@@ -8,31 +8,31 @@ from pathlib import Path
 import pytest
 
 from bert_ner.core import file_hash, read_json
-from bert_ner.data import load_sentences, to_dataset, words_and_tags
-from bert_ner.infer import Tagger, pretrained_folder
+from bert_ner.data import load_corpus, to_dataset, words_and_tags
+from bert_ner.infer import Tagger, pretrained_dir
 from bert_ner.metrics import entity_scores
-from bert_ner.sample import sample_rows
+from bert_ner.sample import generate_corpus
 
 TEXT = "Angela Merkel met officials in Paris on Monday."
 
 
 @pytest.fixture(scope="module")
-def card(): return read_json(pretrained_folder()/"card.json")
+def card(): return read_json(pretrained_dir()/"card.json")
 
 
 @pytest.fixture(scope="module")
-def tagger(): return Tagger.pretrained()
+def tagger(): return Tagger.from_pretrained()
 
 
 def test_files_are_the_ones_on_the_card(card):
-    folder = pretrained_folder()
+    folder = pretrained_dir()
     assert {p.name for p in folder.iterdir()} == {*card["sha256"], "card.json", "README.md"} == {"model.int8.onnx", "tokenizer.json", "tagger.json", "card.json", "README.md"}
     assert {n: file_hash(folder/n) for n in card["sha256"]} == card["sha256"]
     assert sum(p.stat().st_size for p in folder.iterdir()) < 26e6
 
 
 def test_the_card_a_person_reads_has_the_measured_figures(card):
-    text = (pretrained_folder()/"README.md").read_text()
+    text = (pretrained_dir()/"README.md").read_text()
     assert len(card["figures"]) == 3
     for part, f in card["figures"].items(): assert f"| {part} | {f['sentences']:,} | {f['micro_f1']:.4f} | {f['macro_f1']:.4f} |" in text
 
@@ -40,15 +40,15 @@ def test_the_card_a_person_reads_has_the_measured_figures(card):
 def reproduces(tagger, card, part, words, gold):
     said = card["figures"][part]
     assert len(words) == said["sentences"]
-    assert abs(entity_scores(gold, [t.tags for t in tagger.tag_words(words)])["micro"]["f1"] - said["micro_f1"]) < .003  # int8 products differ a little between processors
+    assert abs(entity_scores(gold, [t.tags for t in tagger.tag_tokenized(words)])["micro"]["f1"] - said["micro_f1"]) < .003  # int8 products differ a little between processors
 
 
-def test_figure_on_the_sample(tagger, card): reproduces(tagger, card, "sample corpus, test part", *words_and_tags(to_dataset(list(sample_rows()))["test"]))
+def test_figure_on_the_sample(tagger, card): reproduces(tagger, card, "sample corpus, test part", *words_and_tags(to_dataset(list(generate_corpus()))["test"]))
 
 
 @pytest.mark.gmb
 def test_figure_on_the_real_corpus(tagger, card):
-    words, gold = words_and_tags(to_dataset(load_sentences("gmb")[0])["test"])
+    words, gold = words_and_tags(to_dataset(load_corpus("gmb")[0])["test"])
     reproduces(tagger, card, "GMB, its first 500 sentences", words[:500], gold[:500])
 
 

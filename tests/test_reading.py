@@ -11,9 +11,9 @@ import zipfile
 import pytest
 import yaml
 
-from bert_ner.core import ROOT, TAGS, BertNerError, split_of
-from bert_ner.data import add_more, corpus_names, gmb_csv, load_sentences, read_corpus, tag_set, to_dataset, words_and_tags
-from bert_ner.sample import corpus_csv, sample_rows
+from bert_ner.core import ROOT, GMB_TAGS, BertNerError, assign_split
+from bert_ner.data import add_extra_files, likely_corpus_files, ensure_gmb, load_corpus, read_corpus, build_tag_list, to_dataset, words_and_tags
+from bert_ner.sample import corpus_csv, generate_corpus
 
 HEAD = "Sentence #,Word,POS,Tag\n"
 
@@ -162,7 +162,7 @@ def make_zip(path, **files):
 def test_a_zip_with_several_corpora_is_asked_about_or_read_by_name(tmp_path):
     z = make_zip(tmp_path/"c.zip", **{"c/train.conll": "train B-x\n", "c/dev.conll": "dev B-x\n", "c/test.txt": "test B-x\n", "c/README.txt": "no", "__MACOSX/c/._dev.conll": "\0", "c/.hidden.csv": "", "c/image.png": ""})
     with pytest.raises(BertNerError, match=r"3 files that may be the corpus \(c/train.conll, c/dev.conll, c/test.txt\): say which one is to be read, -S data.member=NAME"): read_corpus(z, tags=None)
-    for member in ("dev.conll", "c/dev.conll", "DEV.conll"): assert load_sentences("c", str(z), member=member)[0] == [(["dev"], ["B-x"])]
+    for member in ("dev.conll", "c/dev.conll", "DEV.conll"): assert load_corpus("c", str(z), member=member)[0] == [(["dev"], ["B-x"])]
     with pytest.raises(BertNerError, match="holds no file 'no.csv', only c/train.conll"): read_corpus(z, tags=None, member="no.csv")
     with pytest.raises(BertNerError, match=rf"-S data.path={z} -S data.member=c/dev.conll"): read_corpus(z/"c"/"dev.conll", tags=None)
     with pytest.raises(BertNerError, match="data.member is 'x', and .* is no zip"): (tmp_path/"a.conll").write_text("a O"); read_corpus(tmp_path/"a.conll", member="x")
@@ -221,7 +221,7 @@ def test_a_packed_corpus_is_read(tmp_path, end, pack):
 
 
 def test_names_of_corpora():
-    assert corpus_names(["eng.train", "eng.testa", "a.BIO", "b.conllu", "train.txt", "LICENSE.txt", "Readme.csv", "notice.txt", "._a.csv", "__MACOSX\\a.csv", "a.json", "x/"]) == ["eng.train", "eng.testa", "a.BIO", "b.conllu", "train.txt"]
+    assert likely_corpus_files(["eng.train", "eng.testa", "a.BIO", "b.conllu", "train.txt", "LICENSE.txt", "Readme.csv", "notice.txt", "._a.csv", "__MACOSX\\a.csv", "a.json", "x/"]) == ["eng.train", "eng.testa", "a.BIO", "b.conllu", "train.txt"]
 
 
 @pytest.mark.parametrize("files", [["ner.csv", "ner_dataset.csv"], ["ner_dataset.csv", "ner.csv"], ["a/ner.csv", "a/ner_dataset.csv"], ["ner.csv", "__MACOSX/ner_dataset.csv", "ner_dataset.csv"]])
@@ -229,9 +229,9 @@ def test_the_published_archive_of_gmb_is_searched_by_name(tmp_path, monkeypatch,
     from bert_ner import data
     known = HEAD + "Sentence: 1,Rome,NNP,B-geo\n"
     monkeypatch.setattr(data, "ROOT", tmp_path/"root")
-    monkeypatch.setattr(data, "check_gmb", lambda file, source: file)
+    monkeypatch.setattr(data, "verify_gmb", lambda file, source: file)
     make_zip(tmp_path/"archive.zip", **{f: known if f.endswith("ner_dataset.csv") and "MAC" not in f else ",lemma,word,tag\n" for f in files})
-    assert gmb_csv(str(tmp_path/"archive.zip")).read_text() == known
+    assert ensure_gmb(str(tmp_path/"archive.zip")).read_text() == known
 
 
 @pytest.mark.gmb
@@ -240,14 +240,14 @@ def test_gmb_itself_from_the_published_archive(tmp_path, monkeypatch):
     from bert_ner import data
     with zipfile.ZipFile(os.environ["BERT_NER_GMB"]) as z: text = z.read("ner_dataset.csv")
     monkeypatch.setattr(data, "ROOT", tmp_path/"root")
-    gmb_csv(str(make_zip(tmp_path/"archive.zip", **{"ner.csv": ",lemma\n", "ner_dataset.csv": text})))
+    ensure_gmb(str(make_zip(tmp_path/"archive.zip", **{"ner.csv": ",lemma\n", "ner_dataset.csv": text})))
 
 
 # more sentences for training
 
 @pytest.fixture(scope="module")
 def sample():
-    sentences = list(sample_rows(n=400))
+    sentences = list(generate_corpus(n=400))
     return sentences, to_dataset(sentences)
 
 
@@ -256,11 +256,11 @@ def pairs(part): return list(zip(*words_and_tags(part)))
 
 def test_corrections_come_into_training_only(sample, tmp_path):
     sentences, ds = sample
-    train, held = [s for s in sentences if split_of(s[0]) == "train"], [s for s in sentences if split_of(s[0]) != "train"]
+    train, held = [s for s in sentences if assign_split(s[0]) == "train"], [s for s in sentences if assign_split(s[0]) != "train"]
     new = [([f"Corrected{i}", "said", '"'], ["B-per", "O", "O"]) for i in range(40)]
     wrong = (train[3][0], ["B-art"] * len(train[3][0]))
     (tmp_path/"corrections.csv").write_text(corpus_csv([*new, wrong, *held[:5], new[0]]), encoding="utf-8-sig")
-    more, counts, digest = add_more(ds, str(tmp_path/"corrections.csv"), "abc")
+    more, counts, digest = add_extra_files(ds, str(tmp_path/"corrections.csv"), "abc")
     assert counts == dict(more=dict(sentences=41, replaced=1, left_out=5, repeated=1)) and digest != "abc"
     for part in ("validation", "test"): assert pairs(more[part]) == pairs(ds[part])
     assert len(more["train"]) == len(ds["train"]) + 40 and pairs(more["train"])[-40:] == new
@@ -274,30 +274,30 @@ def test_a_held_out_sentence_is_left_out_however_it_is_cut(sample, tmp_path):
     _, ds = sample
     held, _ = pairs(ds["test"])[0]
     (tmp_path/"c.conll").write_text("".join(f"{c} O\n" for c in "".join(held)), encoding="utf-8")
-    more, counts, _ = add_more(ds, tmp_path/"c.conll", "abc")
+    more, counts, _ = add_extra_files(ds, tmp_path/"c.conll", "abc")
     assert counts["more"] == dict(sentences=0, replaced=0, left_out=1, repeated=0) and pairs(more["train"]) == pairs(ds["train"])
 
 
 def test_every_copy_is_corrected_and_the_last_correction_counts(tmp_path):
-    copies = [(["Same", "words"], ["O", "O"])] * 3 if split_of(["Same", "words"]) == "train" else [(["Same", "words", "x"], ["O"] * 3)] * 3
-    corpus = [*sample_rows(n=400), *copies]
+    copies = [(["Same", "words"], ["O", "O"])] * 3 if assign_split(["Same", "words"]) == "train" else [(["Same", "words", "x"], ["O"] * 3)] * 3
+    corpus = [*generate_corpus(n=400), *copies]
     first, last = ((copies[0][0], [t, *["O"] * (len(copies[0][0]) - 1)]) for t in ("B-geo", "B-org"))
     (tmp_path/"c.csv").write_text(corpus_csv([first, last]), encoding="utf-8")
-    more, counts, _ = add_more(to_dataset(corpus), tmp_path/"c.csv", "")
-    assert split_of(copies[0][0]) == "train" and [t for w, t in pairs(more["train"]) if w == copies[0][0]] == [last[1]] * 3
+    more, counts, _ = add_extra_files(to_dataset(corpus), tmp_path/"c.csv", "")
+    assert assign_split(copies[0][0]) == "train" and [t for w, t in pairs(more["train"]) if w == copies[0][0]] == [last[1]] * 3
     assert counts["more"] == dict(sentences=1, replaced=1, left_out=0, repeated=1)
 
 
 def test_a_folder_of_corrections_and_its_hash(sample, tmp_path):
     _, ds = sample
     d = tmp_path/"d"; d.mkdir()
-    with pytest.raises(BertNerError, match="a folder without a CSV or CoNLL file"): add_more(ds, d, "abc")
+    with pytest.raises(BertNerError, match="a folder without a CSV or CoNLL file"): add_extra_files(ds, d, "abc")
     for i in (1, 2): (d/f"corrections ({i}).csv").write_text(corpus_csv([([f"Number{i}"], ["B-per"])]), encoding="utf-8")
-    more, counts, digest = add_more(ds, d, "abc")
-    assert counts["more"]["sentences"] == 2 and add_more(ds, [d/"corrections (1).csv", d/"corrections (2).csv"], "abc")[2] == digest
+    more, counts, digest = add_extra_files(ds, d, "abc")
+    assert counts["more"]["sentences"] == 2 and add_extra_files(ds, [d/"corrections (1).csv", d/"corrections (2).csv"], "abc")[2] == digest
     (d/"corrections (2).csv").write_text(corpus_csv([(["Number3"], ["B-per"])]), encoding="utf-8")
-    assert add_more(ds, d, "abc")[2] != digest
-    for nothing in ("", None, []): assert add_more(ds, nothing, "abc") == (ds, {}, "abc")
+    assert add_extra_files(ds, d, "abc")[2] != digest
+    for nothing in ("", None, []): assert add_extra_files(ds, nothing, "abc") == (ds, {}, "abc")
 
 
 @pytest.mark.parametrize("text, message", [(HEAD + "1,a,,O\n,x,,B-drug\n,y,,B-dose\n", r"row 3: unknown tags B-dose, B-drug: the corpus has O B-art"), (HEAD + "1,x,,B-PER\n", "row 2: unknown tag B-PER"), (HEAD + "1,x,,I-per\n", "row 2: tag 'I-per' follows 'O'"),
@@ -305,7 +305,7 @@ def test_a_folder_of_corrections_and_its_hash(sample, tmp_path):
     (HEAD + '1,"New\nYork",,B-geo\n', "row 2: 2 columns")])
 def test_a_fault_of_the_corrections_names_file_and_row(sample, tmp_path, text, message):
     if text is not None: (tmp_path/"c.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(BertNerError, match=message) as e: add_more(sample[1], tmp_path/"c.csv", "abc")
+    with pytest.raises(BertNerError, match=message) as e: add_extra_files(sample[1], tmp_path/"c.csv", "abc")
     assert str(tmp_path/"c.csv") in str(e.value) and "\n" not in str(e.value)
 
 
@@ -329,7 +329,7 @@ def test_dvc_watches_the_corrections(corpus):
 
 def test_an_own_corpus_without_a_path_says_what_is_missing():
     own = composed("data=own")["data"]
-    with pytest.raises(BertNerError, match="no file is given for the corpus 'own' .data.path is empty.: say which one, -S data=own -S data.name=own -S data.path=FILE"): load_sentences(own["name"], own["path"])
+    with pytest.raises(BertNerError, match="no file is given for the corpus 'own' .data.path is empty.: say which one, -S data=own -S data.name=own -S data.path=FILE"): load_corpus(own["name"], own["path"])
 
 
 def test_the_data_stage_takes_corrections_and_a_member_from_its_parameters(tmp_path, monkeypatch):
@@ -337,12 +337,12 @@ def test_the_data_stage_takes_corrections_and_a_member_from_its_parameters(tmp_p
     from datasets import load_from_disk
     from bert_ner.cli import run_notebook
     for name in ("nbs", "conf", "params.yaml"): (tmp_path/name).symlink_to(ROOT/name)
-    corpus = sample_rows(n=300)
+    corpus = generate_corpus(n=300)
     make_zip(tmp_path/"c.zip", **{"train.csv": corpus_csv(corpus), "dev.csv": corpus_csv(corpus[:10])})
-    held = next(s for s in corpus if split_of(s[0]) == "test")
+    held = next(s for s in corpus if assign_split(s[0]) == "test")
     (tmp_path/"corrections.csv").write_text(corpus_csv([(["Acme", "grew"], ["B-org", "O"]), held]), encoding="utf-8")
     monkeypatch.setenv("BERT_NER_ROOT", str(tmp_path))
     run_notebook(ROOT/"nbs/01_data.ipynb", tmp_path/"reports/01_data.ipynb", dict(name="mine", path="c.zip", member="train.csv", more="corrections.csv", sentences=0, encoding="utf-8", scheme="iob2", seed=42))
     ds, made = load_from_disk(str(tmp_path/"data/mine/arrow")), json.loads((tmp_path/"metrics/mine/data.json").read_text())
     assert made["more"] == dict(sentences=1, replaced=0, left_out=1, repeated=0) and sum(made["sentences"].values()) == 301 == sum(map(len, ds.values()))
-    assert pairs(ds["train"])[-1] == (["Acme", "grew"], ["B-org", "O"]) and tag_set(corpus) == TAGS
+    assert pairs(ds["train"])[-1] == (["Acme", "grew"], ["B-org", "O"]) and build_tag_list(corpus) == GMB_TAGS

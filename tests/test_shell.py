@@ -198,7 +198,7 @@ def test_a_lone_surrogate(infer):
 def test_verbose_names_the_model(infer, mini_tagger_folder, monkeypatch):
     from bert_ner.infer import Tagger
     said = infer("in Paris", "-v")
-    assert said.err == f"bert-ner: {Tagger.load(mini_tagger_folder, 'onnx').description}\n" and "Paris" in said.out
+    assert said.err == f"bert-ner: {Tagger.from_pretrained(mini_tagger_folder, 'onnx').description}\n" and "Paris" in said.out
     assert places(infer("in Paris", "--verbose", "--json")) == [(3, "Paris")]
 
 
@@ -217,7 +217,7 @@ def test_an_engine_finds_its_own_model(call, monkeypatch, tmp_path):
     monkeypatch.delenv("BERT_NER_MODEL", raising=False)
     monkeypatch.setattr(core, "ROOT", project(tmp_path))
     asked = []
-    monkeypatch.setattr("bert_ner.infer.Tagger.load", lambda model, engine: asked.append((model, engine)))
+    monkeypatch.setattr("bert_ner.infer.Tagger.from_pretrained", lambda model, engine: asked.append((model, engine)))
     for engine in ("torch", "baseline", "onnx", "auto"): cli.load_tagger(engine, None, None)
     assert asked == [(tmp_path/"models/sample/bert", "torch"), (tmp_path/"models/sample/baseline", "baseline"), (None, "onnx"), (None, "auto")]
 
@@ -369,8 +369,8 @@ def test_settings_that_do_not_fit(call, bad, why):
 
 
 def test_settings_that_fit():
-    assert cli.compose_params(["params.yaml:bert.epochs=9", "model=bert_base_cased", "bert.seeds=[1,2]", "other.yaml:x=1", "bert.checkpoint=package:a/b"])["bert"] | {} == {
-        **cli.compose_params(["model=bert_base_cased"])["bert"], "epochs": 9, "seeds": [1, 2], "checkpoint": "package:a/b"}
+    assert cli.compose_params(["params.yaml:bert.epochs=9", "model=bert_base_cased", "bert.seeds=[1,2]", "other.yaml:x=1", "bert.model_name_or_path=package:a/b"])["bert"] | {} == {
+        **cli.compose_params(["model=bert_base_cased"])["bert"], "epochs": 9, "seeds": [1, 2], "model_name_or_path": "package:a/b"}
 
 
 # a run that fails leaves everything as before

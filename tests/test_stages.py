@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from bert_ner.cli import is_stage_cell, run_stage, stage_cells, stage_code, stage_parameters, write_stage_code
-from bert_ner.core import ALLOWED, ROOT, BertNerError, check_params, stage_params
+from bert_ner.core import PARAM_RULES, ROOT, BertNerError, check_params, stage_params
 
 NOTEBOOKS = {f.stem.partition("_")[2]: f for f in sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
     if any("parameters" in c["metadata"].get("tags", []) for c in json.loads(f.read_text())["cells"])}
@@ -56,7 +56,7 @@ def test_a_stage_declares_what_params_yaml_and_the_table_have(stage):
     import papermill as pm
     declared = set(pm.inspect_notebook(str(NOTEBOOKS[stage]))) - {"p"}
     own = declared - {"seed", "corpus", "track_wandb", "track_mlflow"}
-    assert own == set(ALLOWED.get(stage, {}))
+    assert own == set(PARAM_RULES.get(stage, {}))
     assert set(stage_params(stage)) - {"seed", "corpus", "track_wandb", "track_mlflow"} == own - ({"commits"} if stage == "sweep" else set())
 
 
@@ -70,12 +70,12 @@ def test_a_stage_runs_its_marked_cells_and_no_test():
 # --- parameters
 
 BAD = [("bert", "lr", "abc"), ("bert", "lr", 0), ("bert", "lr", -1e-5), ("bert", "lr", float("inf")), ("bert", "epochs", 0), ("bert", "batch_size", 32.0), ("bert", "batch_size", "32"),
-    ("bert", "limit", -1), ("bert", "limit", None), ("bert", "dropout", 1), ("bert", "warmup", 1), ("bert", "case_channel", "yes"), ("bert", "checkpoint", ""), ("bert", "seeds", 42),
-    ("bert", "seeds", []), ("bert", "seeds", [-1]), ("bert", "seeds", [2**32]), ("bert", "max_length", 4), ("bert", "layer_decay", 0), ("bert", "nproc", 0), ("bert", "r_drop", -.1), ("bert", "track_mlflow", 1),
-    ("baseline", "epochs", 1.5), ("baseline", "patience", -1), ("baseline", "word_dropout", 1.1), ("baseline", "dim", True), ("baseline", "seed", -1), ("baseline", "corpus", "../x"),
-    ("data", "name", "a/b"), ("data", "name", 7), ("data", "sentences", -5), ("data", "scheme", "iob3"), ("data", "encoding", None), ("export", "min_agreement", 2), ("export", "calibration", 0),
-    ("triton", "engine", "fast"), ("triton", "limit", 1.5), ("bulk", "rows", 0), ("bulk", "actors", [0]), ("bulk", "actors", 2), ("bench", "turns", 0), ("bench", "streamed", 9), ("tensorrt", "buckets", [0]),
-    ("tensorrt", "max_tokens", "many"), ("ablations", "share", 0), ("ablations", "curve", [2]), ("ablations", "bert", "plain")]
+    ("bert", "max_train_samples", -1), ("bert", "max_train_samples", None), ("bert", "dropout", 1), ("bert", "warmup_ratio", 1), ("bert", "case_feature", "yes"), ("bert", "model_name_or_path", ""), ("bert", "seeds", 42),
+    ("bert", "seeds", []), ("bert", "seeds", [-1]), ("bert", "seeds", [2**32]), ("bert", "max_length", 4), ("bert", "layerwise_lr_decay", 0), ("bert", "nproc_per_node", 0), ("bert", "rdrop_alpha", -.1), ("bert", "track_mlflow", 1),
+    ("baseline", "epochs", 1.5), ("baseline", "patience", -1), ("baseline", "word_dropout", 1.1), ("baseline", "embedding_dim", True), ("baseline", "seed", -1), ("baseline", "corpus", "../x"),
+    ("data", "name", "a/b"), ("data", "name", 7), ("data", "sentences", -5), ("data", "scheme", "iob3"), ("data", "encoding", None), ("export", "min_exact_match", 2), ("export", "calibration_samples", 0),
+    ("triton", "engine", "fast"), ("triton", "num_test_samples", 1.5), ("bulk", "rows_per_shard", 0), ("bulk", "actors", [0]), ("bulk", "actors", 2), ("bench", "repeats", 0), ("bench", "stream_sentences", 9), ("tensorrt", "profile_lengths", [0]),
+    ("tensorrt", "max_batch_tokens", "many"), ("ablations", "train_fraction", 0), ("ablations", "learning_curve_fractions", [2]), ("ablations", "bert", "no_regularization")]
 
 
 @pytest.mark.parametrize("stage,name,value", BAD)
@@ -120,8 +120,8 @@ def test_a_broken_params_yaml_ends_before_anything_runs(project, change, said):
 def test_a_missing_parameter_is_named(project):
     folder, write = project
     file = folder/"params.yaml"
-    file.write_text(file.read_text().replace("  warmup: 0.1\n", ""))
-    with pytest.raises(BertNerError, match="params.yaml has no bert.warmup"): stage_params("bert")["warmup"]
+    file.write_text(file.read_text().replace("  warmup_ratio: 0.1\n", ""))
+    with pytest.raises(BertNerError, match="params.yaml has no bert.warmup_ratio"): stage_params("bert")["warmup_ratio"]
 
 
 def test_a_quick_look_is_another_corpus(project, monkeypatch):
@@ -157,7 +157,7 @@ def run_all(notebook, folder, **env):
     return nb
 
 
-SMALL = dict(data=dict(sentences=320), baseline=dict(epochs=1, dim=12, hidden=9))
+SMALL = dict(data=dict(sentences=320), baseline=dict(epochs=1, embedding_dim=12, hidden_size=9))
 run_ner = lambda *args, **env: subprocess.run([sys.executable, "-c", "from bert_ner.cli import main; main()", *args], capture_output=True, text=True, cwd=ROOT,
     env={**{k: v for k, v in os.environ.items() if k != "BERT_NER_QUICK"}, "PYTHONPATH": str(ROOT), **env})
 
@@ -184,8 +184,8 @@ def test_run_all_makes_what_the_pipeline_makes(made):
     "JupyterLab's Run All and papermill give the same models and figures, with the values of params.yaml; the tests in between change nothing of it."
     folder, before = made
     figures = json.loads(before["metrics/sample/baseline.json"])
-    assert (figures["parameters"]["dim"], figures["parameters"]["epochs"]) == (12, 1)
-    assert not any("train_baseline(tiny" in "".join(c["source"]) for c in json.loads(before["reports/sample/02_baseline.ipynb"])["cells"])
+    assert (figures["parameters"]["embedding_dim"], figures["parameters"]["epochs"]) == (12, 1)
+    assert not any("train_bilstm(tiny" in "".join(c["source"]) for c in json.loads(before["reports/sample/02_baseline.ipynb"])["cells"])
     for notebook in ("01_data", "02_baseline"): run_all(ROOT/f"nbs/{notebook}.ipynb", folder)
     assert untimed(files(folder)) == untimed(before)
 
@@ -335,17 +335,17 @@ def worker(tmp_path_factory):
     "A process that runs stages' cells in a project with 400 sentences and a BERT of two small layers with random weights; `run(stage, **changes)` gives its answer."
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
-    from bert_ner.bert import find_checkpoint
+    from bert_ner.bert import resolve_checkpoint
     folder = tmp_path_factory.mktemp("grid")
     for name in ("dvc.yaml", "settings.ini", "triton-constraints.txt"): shutil.copy(ROOT/name, folder/name)
     for name in ("nbs", "conf", ".venv-triton"): (folder/name).symlink_to((ROOT/name).resolve())
     values = yaml.safe_load((ROOT/"params.yaml").read_text())
     quick = yaml.safe_load((ROOT/"conf/quick.yaml").read_text())
     small = {k: {**v, **quick.get(k, {})} if isinstance(v, dict) else v for k, v in values.items()} | dict(data=dict(values["data"], sentences=400))
-    small["bert"].update(checkpoint="tiny", batch_size=32); small["bulk"].update(actors=[]); small["ablations"].update(checkpoint="tiny", bert=[], baseline=["as it is"])
+    small["bert"].update(model_name_or_path="tiny", batch_size=32); small["bulk"].update(actors=[]); small["ablations"].update(model_name_or_path="tiny", bert=[], baseline=["default"])
     (folder/"params.yaml").write_text(yaml.safe_dump(small))
     torch.manual_seed(0)
-    AutoTokenizer.from_pretrained(find_checkpoint(values["bert"]["checkpoint"])).save_pretrained(folder/"tiny")
+    AutoTokenizer.from_pretrained(resolve_checkpoint(values["bert"]["model_name_or_path"])).save_pretrained(folder/"tiny")
     BertForTokenClassification(BertConfig(vocab_size=30522, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=512)).save_pretrained(folder/"tiny")
     (folder/"own.conll").write_text("".join(f"Take\tO\nPill{i % 7}\tB-drug\nnumber\tO\n{i}\tB-dose\n\n" for i in range(200)))
     env = {k: v for k, v in os.environ.items() if k != "BERT_NER_QUICK"} | {"BERT_NER_ROOT": str(folder), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
@@ -369,26 +369,26 @@ def worker(tmp_path_factory):
 
 TRAINED = "models/sample/bert"
 WORKS = [("data", dict(sentences=200)), ("data", dict(sentences=1000, seed=7)), ("data", dict(name="mine", path="own.conll", sentences=0)), ("data", dict(sentences=400)),
-    ("baseline", dict(epochs=1)), ("baseline", dict(epochs=3, patience=0)), ("baseline", dict(dim=1, hidden=1)), ("baseline", dict(dropout=0, word_dropout=0)), ("baseline", dict(dropout=.9, word_dropout=1)),
-    ("baseline", dict(budget=1, epochs=1)), ("baseline", dict(budget=10**6)), ("baseline", dict(lr=.5)), ("baseline", dict(seeds=[0, 2**32 - 1], epochs=1)), ("baseline", dict(corpus="mine", epochs=1)),
-    ("bert", dict(limit=200)), ("bert", dict(limit=1)), ("bert", dict(limit=10**9)), ("bert", dict(batch_size=1, limit=20)), ("bert", dict(batch_size=33)), ("bert", dict(batch_size=128)),
-    ("bert", dict(checkpoint=TRAINED)), ("bert", dict(checkpoint="tiny", case_channel=False)), ("bert", dict(epochs=.5)), ("bert", dict(epochs=.01)), ("bert", dict(epochs=1.5)), ("bert", dict(epochs=3)),
-    ("bert", dict(evaluations=2)), ("bert", dict(evaluations=5, epochs=2)), ("bert", dict(evaluations=1000)), ("bert", dict(warmup=0)), ("bert", dict(warmup=.5)), ("bert", dict(dropout=0)), ("bert", dict(dropout=.5)),
-    ("bert", dict(label_smoothing=.2)), ("bert", dict(rare_times=5)), ("bert", dict(r_drop=1)), ("bert", dict(r_drop=.5, label_smoothing=.1, batch_size=33)), ("bert", dict(layer_decay=.5)),
-    ("bert", dict(max_length=16)), ("bert", dict(max_length=8)), ("bert", dict(weight_decay=0, lr=1e-5)), ("bert", dict(lr=1.)), ("bert", dict(seeds=[0, 2**32 - 1])), ("bert", dict(nproc=2, batch_size=32)),
+    ("baseline", dict(epochs=1)), ("baseline", dict(epochs=3, patience=0)), ("baseline", dict(embedding_dim=1, hidden_size=1)), ("baseline", dict(dropout=0, word_dropout=0)), ("baseline", dict(dropout=.9, word_dropout=1)),
+    ("baseline", dict(max_batch_tokens=1, epochs=1)), ("baseline", dict(max_batch_tokens=10**6)), ("baseline", dict(lr=.5)), ("baseline", dict(seeds=[0, 2**32 - 1], epochs=1)), ("baseline", dict(corpus="mine", epochs=1)),
+    ("bert", dict(max_train_samples=200)), ("bert", dict(max_train_samples=1)), ("bert", dict(max_train_samples=10**9)), ("bert", dict(batch_size=1, max_train_samples=20)), ("bert", dict(batch_size=33)), ("bert", dict(batch_size=128)),
+    ("bert", dict(model_name_or_path=TRAINED)), ("bert", dict(model_name_or_path="tiny", case_feature=False)), ("bert", dict(epochs=.5)), ("bert", dict(epochs=.01)), ("bert", dict(epochs=1.5)), ("bert", dict(epochs=3)),
+    ("bert", dict(evals_per_epoch=2)), ("bert", dict(evals_per_epoch=5, epochs=2)), ("bert", dict(evals_per_epoch=1000)), ("bert", dict(warmup_ratio=0)), ("bert", dict(warmup_ratio=.5)), ("bert", dict(dropout=0)), ("bert", dict(dropout=.5)),
+    ("bert", dict(label_smoothing=.2)), ("bert", dict(rare_oversampling=5)), ("bert", dict(rdrop_alpha=1)), ("bert", dict(rdrop_alpha=.5, label_smoothing=.1, batch_size=33)), ("bert", dict(layerwise_lr_decay=.5)),
+    ("bert", dict(max_length=16)), ("bert", dict(max_length=8)), ("bert", dict(weight_decay=0, lr=1e-5)), ("bert", dict(lr=1.)), ("bert", dict(seeds=[0, 2**32 - 1])), ("bert", dict(nproc_per_node=2, batch_size=32)),
     ("bert", dict(corpus="mine")), ("bert", dict()),
-    ("export", dict(calibration=1)), ("export", dict(calibration=10**6)), ("export", dict(min_agreement=0, max_f1_loss=1)), ("export", dict(corpus="mine")), ("export", dict(seed=0)),
-    ("ablations", dict(share=.001)), ("ablations", dict(bert=["plain"], baseline=[])), ("ablations", dict(curve=[.1], baseline=["linear decay"])), ("ablations", dict(corpus="mine", share=.5, bert=["plain, neighbouring sentences"])),
-    ("demo", dict()), ("demo", dict(corpus="mine")), ("triton", dict(engine="onnx-int8", limit=1)), ("triton", dict(limit=0)),
-    ("bulk", dict(rows=1, repeated=10, sentences=3)), ("bulk", dict(sentences=0, rows=10**6, gpu_rate=1000)), ("bulk", dict(actors=[1], repeated_actors=1)),
-    ("bench", dict(sentences=1, calls=1, streamed=10, turns=1)), ("bench", dict(corpus="mine", sentences=10**6, calls=10**6, turns=2))]
+    ("export", dict(calibration_samples=1)), ("export", dict(calibration_samples=10**6)), ("export", dict(min_exact_match=0, max_f1_drop=1)), ("export", dict(corpus="mine")), ("export", dict(seed=0)),
+    ("ablations", dict(train_fraction=.001)), ("ablations", dict(bert=["no_regularization"], baseline=[])), ("ablations", dict(learning_curve_fractions=[.1], baseline=["linear_decay"])), ("ablations", dict(corpus="mine", train_fraction=.5, bert=["no_regularization, document_context"])),
+    ("demo", dict()), ("demo", dict(corpus="mine")), ("triton", dict(engine="onnx-int8", num_test_samples=1)), ("triton", dict(num_test_samples=0)),
+    ("bulk", dict(rows_per_shard=1, large_file_rows=10, sentences=3)), ("bulk", dict(sentences=0, rows_per_shard=10**6, gpu_rate=1000)), ("bulk", dict(actors=[1], large_file_actors=1)),
+    ("bench", dict(sentences=1, latency_samples=1, stream_sentences=10, repeats=1)), ("bench", dict(corpus="mine", sentences=10**6, latency_samples=10**6, repeats=2))]
 FAILS = [("data", dict(sentences=0), "data.sentences is 0"), ("data", dict(sentences=5), "5 sentences are too few"), ("data", dict(name="mine", path=""), "data.name=mine"), ("data", dict(name="mine", path="gone.csv"), "no corpus at"),
     ("data", dict(name="mine", path="own.conll", encoding="utf-9"), "no encoding 'utf-9'"), ("data", dict(path="own.conll"), "needs a name too"), ("baseline", dict(lr="abc"), "baseline.lr is 'abc'"),
-    ("baseline", dict(corpus="nobody"), "is missing: run `dvc repro data`"), ("bert", dict(lr="abc"), "bert.lr is 'abc'"), ("bert", dict(nproc=2, batch_size=33), "make bert.batch_size a multiple of bert.nproc"),
-    ("bert", dict(max_length=513), "bert.max_length is 513: 'tiny' reads 512 pieces at most"), ("bert", dict(max_length=1024, nproc=2), "bert.max_length is 1024"), ("bert", dict(checkpoint="nowhere"), "bert.checkpoint"),
-    ("bert", dict(checkpoint="conf"), "bert.checkpoint"), ("bert", dict(checkpoint="package:no_such_thing/model"), "pip install no-such-thing"), ("bert", dict(warmup=2), "bert.warmup is 2"), ("export", dict(calibration=0), "export.calibration"),
+    ("baseline", dict(corpus="nobody"), "is missing: run `dvc repro data`"), ("bert", dict(lr="abc"), "bert.lr is 'abc'"), ("bert", dict(nproc_per_node=2, batch_size=33), "make bert.batch_size a multiple of bert.nproc_per_node"),
+    ("bert", dict(max_length=513), "bert.max_length is 513: 'tiny' reads 512 pieces at most"), ("bert", dict(max_length=1024, nproc_per_node=2), "bert.max_length is 1024"), ("bert", dict(model_name_or_path="nowhere"), "bert.model_name_or_path"),
+    ("bert", dict(model_name_or_path="conf"), "bert.model_name_or_path"), ("bert", dict(model_name_or_path="package:no_such_thing/model"), "pip install no-such-thing"), ("bert", dict(warmup_ratio=2), "bert.warmup_ratio is 2"), ("export", dict(calibration_samples=0), "export.calibration_samples"),
     ("ablations", dict(bert=["no such"]), "ablations.bert has 'no such'"), ("triton", dict(engine="fast"), "triton.engine"),
-    ("bulk", dict(rows=0), "bulk.rows is 0"), ("bench", dict(turns=0), "bench.turns"), ("sweep", dict(), "DVC finds no experiments in .*they need a git repository"), ("tensorrt", dict(), "TensorRT needs")]
+    ("bulk", dict(rows_per_shard=0), "bulk.rows_per_shard is 0"), ("bench", dict(repeats=0), "bench.repeats"), ("sweep", dict(), "DVC finds no experiments in .*they need a git repository"), ("tensorrt", dict(), "TensorRT needs")]
 name_of = lambda v: v if isinstance(v, str) else ",".join(f"{k}={str(x)[:20]}" for k, x in v.items()) if isinstance(v, dict) else None
 
 

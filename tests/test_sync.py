@@ -86,8 +86,8 @@ def test_pages_are_made_from_their_notebooks_and_the_figures(name):
 
 
 def test_what_shows_without_a_kernel_is_what_the_shipped_model_finds():
-    from bert_ner.docs import still
-    made, cells = still(), json.loads((ROOT/"nbs/07_demo.ipynb").read_text())["cells"]
+    from bert_ner.docs import static_preview
+    made, cells = static_preview(), json.loads((ROOT/"nbs/07_demo.ipynb").read_text())["cells"]
     assert made in ["".join(c["source"]) for c in cells], "07_demo shows another text than bert_ner/pretrained marks: run `make readme`"
     bare = re.sub(r' (style|class|dir)=".*?"', "", made)                      # what GitHub keeps of it
     assert bare.count("</b> <small>GEO</small></mark>") >= 3 and "=" not in bare.partition("<p>")[2]

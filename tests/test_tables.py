@@ -3,14 +3,14 @@ import asyncio
 
 import pytest
 
-from bert_ner.demo import tag_closely
+from bert_ner.demo import tag_with_alternatives
 from bert_ner.infer import AsyncTagger, Tagger
 
 PEOPLE = [("John Smith", "London", "Barclays"), ("Maria Garcia", "Madrid", "Santander"), ("Kenji Sato", "Tokyo", "Toyota"), ("Anna Keller", "Paris", "Reuters")]
 
 
 @pytest.fixture(scope="module")
-def tagger(): return Tagger.pretrained()
+def tagger(): return Tagger.from_pretrained()
 
 
 def found(tagger, text): return [(e.text, e.label) for e in tagger.tag(text)]
@@ -24,8 +24,8 @@ def test_no_entity_leaves_its_cell(tagger, gap, end):
     assert all(text[e.start:e.end] == e.text for e in entities) and not any("\t" in e.text or "\n" in e.text for e in entities)
     got = [(e.text, e.label) for e in entities]
     for name, city, firm in PEOPLE: assert (name, "per") in got and (city, "geo") in got and firm in dict(got)
-    assert tagger.tag_batch([text, "Paris"])[0] == entities and list(tagger.stream([text]))[0] == entities and asyncio.run(AsyncTagger(tagger).tag(text)) == entities
-    assert tag_closely(tagger, text)[0] == entities                     # the page's way
+    assert tagger.tag_batch([text, "Paris"])[0] == entities and list(tagger.pipe([text]))[0] == entities and asyncio.run(AsyncTagger(tagger).tag(text)) == entities
+    assert tag_with_alternatives(tagger, text)[0] == entities                     # the page's way
 
 
 def test_a_table_of_one_column_width(tagger):
@@ -38,7 +38,7 @@ def test_wrapped_prose_is_no_table(tagger, text, name): assert name in dict(foun
 
 @pytest.mark.parametrize("blank", ["\n\n", "\n \t \n", "\r\n\r\n", "\u2029", "\n\f\n"])
 def test_a_blank_line_ends_an_entity(mini_tagger_folder, blank):
-    tagger = Tagger.load(mini_tagger_folder, engine="onnx")
+    tagger = Tagger.from_pretrained(mini_tagger_folder, engine="onnx")
     assert found(tagger, f"In New{blank}York") == [("New", "geo"), ("York", "geo")]
     assert found(tagger, "In New\nYork") == [("New\nYork", "geo")]
 

@@ -21,8 +21,8 @@ import torch
 
 from bert_ner import tensorrt as module
 from bert_ner.core import BertNerError, file_hash, read_json, write_json
-from bert_ner.infer import OnnxEngine, Tagger, open_engine
-from bert_ner.tensorrt import TensorRTEngine, build_plan, export_engine, length_profiles, need_tensorrt
+from bert_ner.infer import OnnxEngine, Tagger, load_engine
+from bert_ner.tensorrt import TensorRTEngine, build_serialized_engine, export_engine, make_profiles, require_tensorrt
 
 WORDS = ["Mr Bush met Paris in New York on Monday .".split(), ["Paris"], "in Paris on Monday in Paris".split()] * 5
 HERE = dict(gpu="Test GPU", compute_capability="9.0", tensorrt="11.4.0.106", driver=None)
@@ -41,7 +41,7 @@ def no_gpu(monkeypatch):
 def gpu(no_gpu, monkeypatch):
     "A machine that looks as if it had a GPU."
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(module, "this_machine", lambda: dict(HERE))
+    monkeypatch.setattr(module, "runtime_info", lambda: dict(HERE))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def stamped(onnx):
 
 
 def export(onnx, **kw):
-    gold = [t.tags for t in Tagger.load(onnx, "onnx").tag_words(WORDS)]
+    gold = [t.tags for t in Tagger.from_pretrained(onnx, "onnx").tag_tokenized(WORDS)]
     return export_engine(onnx, onnx.parent/"tensorrt", WORDS[:3], WORDS, gold, [4, 16], 128, **kw)
 
 
@@ -73,7 +73,7 @@ def left(onnx): return sorted(p.name for p in onnx.parent.iterdir())
 def test_without_the_package(gpu, onnx, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(BertNerError, match="TensorRT needs the package tensorrt: .*" + INSTALL): export(onnx)
-    with pytest.raises(BertNerError, match="the package tensorrt: .*" + INSTALL): open_engine("tensorrt", onnx)
+    with pytest.raises(BertNerError, match="the package tensorrt: .*" + INSTALL): load_engine("tensorrt", onnx)
     assert left(onnx) == ["onnx"]
 
 
@@ -86,7 +86,7 @@ def test_without_a_gpu(no_gpu, onnx):
 def test_all_that_is_missing_in_one_sentence(no_gpu, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(BertNerError) as e: need_tensorrt(build=True)
+    with pytest.raises(BertNerError) as e: require_tensorrt(build=True)
     assert "an NVIDIA GPU that PyTorch can use and the package tensorrt and the package nvidia-modelopt: on" in str(e.value)
     assert "\n" not in str(e.value)
 
@@ -96,7 +96,7 @@ def test_an_old_tensorrt(gpu, onnx, monkeypatch):
     with pytest.raises(BertNerError, match=r"TensorRT 10\.12 or later \(here is 10\.3\.0\)"): export(onnx)
     for enough in ("10.12.0.36", "11.4.0.106"):
         monkeypatch.setattr(sys.modules["tensorrt"], "__version__", enough)
-        need_tensorrt(build=True)
+        require_tensorrt(build=True)
 
 
 def test_without_the_onnx_file(gpu, onnx):
@@ -110,14 +110,14 @@ def test_a_graph_that_tensorrt_does_not_read(gpu, onnx, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     parser, builder = trt.OnnxParser.return_value, trt.Builder.return_value
     parser.parse.return_value, parser.num_errors, parser.get_error.return_value.desc.return_value = False, 2, "no such operator"
-    with pytest.raises(BertNerError, match=r"TensorRT 11\.4\.0\.106 does not read model\.onnx: no such operator; no such operator$"): build_plan(onnx/"model.onnx", [])
+    with pytest.raises(BertNerError, match=r"TensorRT 11\.4\.0\.106 does not read model\.onnx: no such operator; no such operator$"): build_serialized_engine(onnx/"model.onnx", [])
     parser.parse.return_value, builder.build_serialized_network.return_value = True, None
-    with pytest.raises(BertNerError, match="built no engine from model.onnx"): build_plan(onnx/"model.onnx", [])
+    with pytest.raises(BertNerError, match="built no engine from model.onnx"): build_serialized_engine(onnx/"model.onnx", [])
 
 
 def test_without_an_engine(gpu, onnx, stamped):
     (stamped/"engine.json").unlink()
-    with pytest.raises(BertNerError, match="no engine in .*tensorrt: build it with `bert-ner to-tensorrt`"): open_engine("tensorrt", onnx)
+    with pytest.raises(BertNerError, match="no engine in .*tensorrt: build it with `bert-ner to-tensorrt`"): load_engine("tensorrt", onnx)
 
 
 @pytest.mark.parametrize("field, said", [("gpu", "for the GPU"), ("compute_capability", "for compute capability"), ("tensorrt", "by TensorRT"),
@@ -126,21 +126,21 @@ def test_a_stamp_that_differs(gpu, onnx, stamped, field, said):
     stamp = read_json(stamped/"engine.json")
     write_json(stamped/"engine.json", {**stamp, field: "another"})
     with pytest.raises(BertNerError, match=f"was built {said}.* another where here is {re.escape(stamp[field])}: build it again with `bert-ner to-tensorrt`"):
-        open_engine("tensorrt", onnx)
+        load_engine("tensorrt", onnx)
     write_json(stamped/"engine.json", {k: v for k, v in stamp.items() if k != field})
-    with pytest.raises(BertNerError, match="None where here is"): open_engine("tensorrt", onnx)
+    with pytest.raises(BertNerError, match="None where here is"): load_engine("tensorrt", onnx)
 
 
 def test_fields_of_the_stamp_are_all_tried():
     tried, = (m.args[1] for m in test_a_stamp_that_differs.pytestmark)
-    assert {f for f, _ in tried} == set(module.STAMP)
+    assert {f for f, _ in tried} == set(module.ENGINE_METADATA)
 
 
 def test_files_changed_after_the_build(gpu, onnx, stamped, monkeypatch):
     def stream(device): raise RuntimeError("the stamp fits")                # the first thing that is asked for then
     monkeypatch.setattr(torch.cuda, "Stream", stream)
     def opened():
-        with pytest.raises((BertNerError, RuntimeError)) as e: open_engine("tensorrt", onnx)
+        with pytest.raises((BertNerError, RuntimeError)) as e: load_engine("tensorrt", onnx)
         return str(e.value)
     assert opened() == "the stamp fits"
     with open(onnx/"model.plain.onnx", "ab") as f: f.write(b"\n")
@@ -162,7 +162,7 @@ def engine(gpu, monkeypatch):
         shutil.copytree(source, folder)
         write_json(folder/"engine.json", dict(HERE))
         return dict(HERE)
-    monkeypatch.setattr(module, "write_engine", write)
+    monkeypatch.setattr(module, "build_engine", write)
     monkeypatch.setitem(module.ENGINES, "tensorrt", lambda folder, **kw: Other(folder/"model.onnx", threads=1))
     return wrong
 
@@ -170,10 +170,10 @@ def engine(gpu, monkeypatch):
 def test_an_engine_that_agrees_is_published(engine, onnx):
     report = export(onnx)
     assert left(onnx) == ["onnx", "tensorrt"] and report["stamp"] == HERE == read_json(onnx.parent/"tensorrt"/"engine.json")
-    assert report["parity"]["agreement"] == 1. and report["gates"]["agreement"] == dict(value=1., least=.995) and report["gates"]["f1"]["value"] == 0
+    assert report["parity"]["exact_match"] == 1. and report["gates"]["exact_match"] == dict(value=1., minimum=.995) and report["gates"]["f1"]["value"] == 0
 
 
-@pytest.mark.parametrize("gates, said", [({}, "share of sentences"), (dict(min_agreement=0.), "strict micro F1")])
+@pytest.mark.parametrize("gates, said", [({}, "share of sentences"), (dict(min_exact_match=0.), "strict micro F1")])
 def test_one_that_does_not_is_not(engine, onnx, gates, said):
     engine.append("wrong")
     with pytest.raises(BertNerError, match=f"{said}.*nothing was published"): export(onnx, **gates)
@@ -190,7 +190,7 @@ def test_one_that_does_not_is_not(engine, onnx, gates, said):
 def opened():
     "An engine that was opened without TensorRT: lengths to 4, 16 and 64, 128 tokens a batch."
     engine = object.__new__(TensorRTEngine)
-    engine.profiles, engine.inputs, engine.tags, engine.device, engine.stream = length_profiles([4, 16], 128, 64), list(module.INPUTS), 17, "cpu", types.SimpleNamespace(cuda_stream=7)
+    engine.profiles, engine.inputs, engine.tags, engine.device, engine.stream = make_profiles([4, 16], 128, 64), list(module.INPUTS), 17, "cpu", types.SimpleNamespace(cuda_stream=7)
     return engine
 
 

