@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bert_ner.core import BertNerError
-    from bert_ner.infer import AsyncTagger, Entities, Tagger
+    from bert_ner.tagger import AsyncTagger, Entities, Tagger
     from bert_ner.spans import Entity
-    from bert_ner.triton import AsyncTritonTagger, TritonTagger
+    from bert_ner.triton.client import AsyncTritonTagger, TritonTagger
 
-_HOME = dict(BertNerError="core", Entity="spans", Entities="infer", Tagger="infer", AsyncTagger="infer", TritonTagger="triton", AsyncTritonTagger="triton")
+_HOME = dict(
+    BertNerError="core", Entity="spans", Entities="tagger", Tagger="tagger", AsyncTagger="tagger",
+    TritonTagger="triton.client", AsyncTritonTagger="triton.client",
+)
 __all__ = ["AsyncTagger", "AsyncTritonTagger", "BertNerError", "Entities", "Entity", "Tagger", "TritonTagger"]
 
 

@@ -11,8 +11,9 @@ from collections import Counter
 from pathlib import Path
 from .core import *
 from .spans import *
-from .pieces import *
-from .infer import *
+from .windows import *
+from .engines import *
+from .tagger import *
 from .metrics import *
 from .data import *
 import numpy as np, torch
@@ -42,7 +43,7 @@ class BiLSTM(nn.Module):
         dropout: float = 0.,  # on embeddings and on the LSTM's output
     ):
         super().__init__()
-        self.config = dict(vocab=vocab_size, tags=num_labels, embedding_dim=embedding_dim, hidden_size=hidden_size)
+        self.config = dict(vocab_size=vocab_size, num_labels=num_labels, embedding_dim=embedding_dim, hidden_size=hidden_size)
         self.word, self.case, self.dropout = nn.Embedding(vocab_size, embedding_dim, padding_idx=0), nn.Embedding(2, 8), nn.Dropout(dropout)
         self.lstm = nn.LSTM(embedding_dim + 8, hidden_size, batch_first=True, bidirectional=True)
         self.out = nn.Linear(2 * hidden_size, num_labels)

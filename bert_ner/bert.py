@@ -4,26 +4,27 @@
 
 # %% auto #0
 __all__ = ['resolve_checkpoint', 'encoder_name', 'load_model_and_tokenizer', 'make_window_tokenizer', 'tokenize_and_align_labels',
-           'oversample_rare', 'supports_bf16', 'TorchEngine', 'make_compute_metrics', 'epoch_length_sampler',
-           'rdrop_loss', 'apply_layerwise_lr_decay', 'make_trainer', 'ByteDropout', 'replace_dropout',
-           'disable_malloc_trim', 'find_resumable_checkpoint', 'measure_peak_flops', 'flops_per_token',
-           'make_step_timer', 'throughput_report', 'per_process_batch_size', 'distributed_state', 'bake_in_temperature',
-           'fine_tune', 'fine_tune_distributed']
+           'oversample_rare', 'make_compute_metrics', 'epoch_length_sampler', 'rdrop_loss', 'apply_layerwise_lr_decay',
+           'make_trainer', 'ByteDropout', 'replace_dropout', 'disable_malloc_trim', 'find_resumable_checkpoint',
+           'bake_in_temperature', 'fine_tune', 'fine_tune_distributed']
 
 # %% ../nbs/03_bert.ipynb #0003
-import ctypes, os, pickle, re, shutil, signal, subprocess, sys, tempfile, time
+import ctypes, re, shutil, time
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from zipfile import is_zipfile
 from .core import *
 from .spans import *
-from .pieces import *
-from .infer import *
+from .windows import *
+from .engines import *
+from .tagger import *
 from .metrics import *
-from .errors import *
-from .track import *
+from .error_analysis import *
+from .tracking import *
 from .data import *
+from .distributed import *
+from .profiling import *
 import numpy as np, torch
 
 # %% ../nbs/03_bert.ipynb #0007
@@ -109,40 +110,6 @@ def oversample_rare(
     counts = Counter(k for s in found for k in s)
     rare = {k for k, n in counts.items() if n < max_fraction * counts.total()}
     return part.select([i for i, s in enumerate(found) for _ in range(1 if rare.isdisjoint(s) else times)])
-
-# %% ../nbs/03_bert.ipynb #0018
-def supports_bf16() -> bool:  # True where bf16 matrix products are faster than fp32
-    "Whether this machine multiplies bf16 in hardware (a recent GPU, or a processor with AMX or AVX-512 BF16)."
-    if torch.cuda.is_available(): return torch.cuda.is_bf16_supported()
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
-
-class TorchEngine:
-    "Logits by PyTorch, in fp32 or, with `bf16`, under bf16 autocast; on the GPU where there is one."
-    def __init__(self,
-        model,               # a transformers model for token classification
-        bf16: bool = False,  # autocast to bfloat16
-        device: str | None = None,  # "cpu" or "cuda"; None: the GPU where there is one
-    ):
-        if device == "cuda" and not torch.cuda.is_available():
-            raise BertNerError("PyTorch sees no NVIDIA GPU here: device=\"cpu\" runs everywhere")
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model, self.bf16, self.name = model.to(self.device).eval(), bf16, "torch"
-
-    @classmethod
-    def load(cls, folder: Path, attention: str = "sdpa", **kw) -> "TorchEngine":
-        "The model that `fine_tune` saved in `folder`, with transformers' `attention` implementation."
-        from transformers import AutoModelForTokenClassification
-        if not (Path(folder)/"model.safetensors").is_file(): raise BertNerError(f"no trained model in {folder}: {training_hint()}")
-        return cls(AutoModelForTokenClassification.from_pretrained(folder, attn_implementation=attention), **kw)
-
-    @torch.inference_mode()
-    def logits(self, input_ids, attention_mask, token_type_ids) -> np.ndarray:
-        "float32 [batch, length, tags] from int64 arrays [batch, length]."
-        given = dict(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
-        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
-            out = self.model(**{k: torch.from_numpy(v).to(self.device) for k, v in given.items()}).logits
-        return out.float().cpu().numpy()
 
 # %% ../nbs/03_bert.ipynb #0023
 def make_compute_metrics(
@@ -273,66 +240,6 @@ def find_resumable_checkpoint(
         if not (c/"trainer_state.json").exists() or not all(map(is_zipfile, c.glob("*.pth"))): shutil.rmtree(c)  # killed while it was being written
     return get_last_checkpoint(str(folder))
 
-# %% ../nbs/03_bert.ipynb #0033
-def measure_peak_flops(
-    bf16: bool = False,   # in bfloat16, else fp32
-    size: int = 2048,     # of the square matrices
-    repeats: int = 5,     # the fastest counts
-) -> float:               # floating point operations a second
-    "The rate of a square matrix product on this machine, now."
-    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16 if bf16 else torch.float32
-    a, best = torch.ones(size, size, dtype=dtype, device=device), float("inf")
-    for _ in range(repeats + 1):                    # the first warms up
-        start = time.perf_counter(); (a @ a)[0, 0].item(); best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
-
-def flops_per_token(
-    config,          # of a transformers BERT
-    length: float,   # mean pieces a window
-) -> float:          # floating point operations a real token, forward and backward
-    "What training costs a token: 6 a weight of the encoder's layers (Kaplan et al. 2020), and attention's 12 layers x width x length."
-    h, i, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    return 6 * layers * (4 * h * h + 2 * h * i) + 12 * layers * h * length
-
-# %% ../nbs/03_bert.ipynb #0035
-def make_step_timer():   # a transformers TrainerCallback with .seconds and .steps
-    "Counts the seconds that training steps take, without evaluation and checkpoints."
-    from transformers import TrainerCallback
-    class Clock(TrainerCallback):
-        seconds, steps = 0., 0
-        def on_step_begin(self, *a, **kw): self.began = time.perf_counter()
-        def on_step_end(self, *a, **kw): self.seconds += time.perf_counter() - self.began; self.steps += 1
-    return Clock()
-
-def throughput_report(
-    clock,          # from `make_step_timer`
-    lengths,        # pieces of each training window
-    batch: int,     # windows a step
-    config,         # of the model
-    peak: float,    # from `measure_peak_flops`
-    passes: int = 1,  # of a window in each step
-) -> dict:          # real (not padded) tokens a second, seconds an epoch, peak and its share
-    "How fast training was, in real tokens, and as a share of the rate of a large matrix product."
-    if not clock.steps: return {}                # the checkpoint held everything
-    mean = float(np.mean(lengths))
-    rate = clock.steps * batch * mean / clock.seconds
-    return dict(tokens_per_s=round(rate, 1), epoch_s=round(float(np.sum(lengths)) / rate, 1), peak_gflops=round(peak / 1e9, 1),
-                mfu=round(passes * rate * flops_per_token(config, mean) / peak, 3))
-
-# %% ../nbs/03_bert.ipynb #0035b
-def per_process_batch_size(
-    batch: int,      # windows a step
-    processes: int,  # that train together
-) -> int:            # windows a step and process
-    "The share of one process, so that a step sees `batch` windows however many train. Raises `BertNerError` where it does not divide."
-    if batch % processes: raise BertNerError(f"a batch of {batch} cannot be shared by {processes} processes: make bert.batch_size a multiple of bert.nproc_per_node")
-    return batch // processes
-
-def distributed_state():  # accelerate.PartialState
-    "This process among those that train together; alone where neither torchrun nor accelerate started it."
-    from accelerate import PartialState
-    return PartialState(cpu=not torch.cuda.is_available())
-
 # %% ../nbs/03_bert.ipynb #0037
 def bake_in_temperature(
     model,           # a transformers model for token classification, changed in place
@@ -402,78 +309,17 @@ def fine_tune(
     world.wait_for_everyone()
     return completed_run(folder, run)
 
-# %% ../nbs/03_bert.ipynb #0041b
-def _exit_with_parent(
-    parent: int,  # id of the process that started this one
-) -> None:
-    "End this process when `parent` ends, however it ends (Linux), or where it has ended already."
-    if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)   # PR_SET_PDEATHSIG
-    if os.getppid() != parent: os._exit(1)
-
-def _run_worker(
-    job: Path,    # folder with job.pickle: data set, arguments
-    parent: int,  # id of the process that started this one
-) -> None:
-    "One of several processes: `fine_tune` what `job` says, with this one's share of the cores."
-    from torch.distributed.elastic.multiprocessing.errors import record
-    _exit_with_parent(parent)
-    threads = max(1, min(torch.get_num_threads(), available_cpus() // int(os.environ["LOCAL_WORLD_SIZE"])))
-    torch.set_num_threads(threads); os.environ["RAYON_NUM_THREADS"] = str(threads)
-    args, options = pickle.loads((Path(job)/"job.pickle").read_bytes())
-    record(fine_tune)(*args, **options)
-    distributed_state().destroy_process_group()
-
-def _launch_workers(
-    job: Path,    # folder with job.pickle; failures.json is written where a process fails
-    nproc_per_node: int,   # processes
-    parent: int,  # id of the process that started this one
-) -> None:
-    "Start `nproc_per_node` processes that `_run_worker` on `job`, and watch them: torchrun's elastic agent, on this machine."
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-    _exit_with_parent(parent)
-    config = LaunchConfig(1, 1, nproc_per_node, run_id=Path(job).name, rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", max_restarts=0,
-        logs_specs=DefaultLogsSpecs(log_dir=str(job)))
-    try: elastic_launch(config, sys.executable)("-c", "import sys; from bert_ner.bert import work; work(sys.argv[1], int(sys.argv[2]))", str(job), str(os.getpid()))
-    except ChildFailedError as e:
-        said = {r: f.message if isinstance(f.message, str) else f.message["message"] for r, f in e.failures.items()}   # a dict where `record` wrote it
-        write_json(Path(job)/"failures.json", [dict(rank=r, exit=f.exitcode, message=said[r]) for r, f in e.failures.items()])
-        raise SystemExit(1) from None
-
-# %% ../nbs/03_bert.ipynb #0041c
-def _failure_message(
-    file: Path,  # failures.json of `_launch_workers`, may be missing
-    nproc_per_node: int,  # processes
-    log: Path,   # with their output
-) -> str:        # one sentence
-    "Why a training in several processes ended: what the project refused; else a kill, not what the others then said of a lost connection; else the first error."
-    again = f"run the same command again, it goes on from its last checkpoint ({log} has what was said)"
-    if not file.exists(): return f"the {nproc_per_node} training processes were ended from outside: {again}"
-    found = read_json(file)
-    for f in found:                                                     # the others were then ended by torchrun, with signal 15
-        if f["message"].startswith("BertNerError: "): return f["message"].removeprefix("BertNerError: ")
-    for f in found:
-        if f["exit"] < 0: return f"training process {f['rank'] + 1} of {nproc_per_node} was killed (signal {-f['exit']}; 9 may mean that memory ran out): {again}"
-    rank, said = found[0]["rank"], found[0]["message"]
-    return f"training process {rank + 1} of {nproc_per_node} failed with {said.splitlines()[0]} ({log} has the whole of it)"
-
 # %% ../nbs/03_bert.ipynb #0041e
 def fine_tune_distributed(
-    nproc_per_node: int,      # processes on this machine; 1: this very one
-    ds,              # DatasetDict from `load_splits`
-    folder: Path,    # where the model goes; while it trains the processes' output lies beside it, in a log
-    *args, **options,  # of `fine_tune`
-) -> dict:           # what `fine_tune` gives
-    "`fine_tune` in `nproc_per_node` processes that share every batch. Raises `BertNerError` with the first one's error where one fails, or is killed."
+    nproc_per_node: int,   # processes on this machine; 1: this very one
+    ds,                    # DatasetDict from `load_splits`
+    folder: Path,          # where the model goes; while it trains, the output of the processes lies beside it, in a log
+    *args, **options,      # of `fine_tune`
+) -> dict:                 # what `fine_tune` returns
+    "`fine_tune` in `nproc_per_node` processes that share every batch. Raises `BertNerError` with the first error where one fails or is killed."
     if nproc_per_node == 1: return fine_tune(ds, folder, *args, **options)
     per_process_batch_size(options["per_device_train_batch_size"], nproc_per_node)
-    if 0 < torch.cuda.device_count() < nproc_per_node: raise BertNerError(f"bert.nproc_per_node is {nproc_per_node}, but this machine has {torch.cuda.device_count()} GPU(s): one process a GPU")
-    folder = Path(folder).resolve(); log = folder.with_name(f"{folder.name}.log"); log.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="bert-ner-") as job:
-        (Path(job)/"job.pickle").write_bytes(pickle.dumps(((ds, folder, *args), options)))
-        command = [sys.executable, "-c", "import sys; from bert_ner.bert import launch; launch(sys.argv[1], *map(int, sys.argv[2:]))", job, str(nproc_per_node), str(os.getpid())]
-        with open(log, "w") as out: status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out).returncode
-        if status: raise BertNerError(_failure_message(Path(job)/"failures.json", nproc_per_node, log))
-    log.unlink()
+    folder = Path(folder).resolve()
+    log = folder.with_name(f"{folder.name}.log")
+    run_distributed("bert_ner.bert:fine_tune", nproc_per_node, (ds, folder, *args), options, log)
     return read_json(folder/"training.json")

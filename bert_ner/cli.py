@@ -8,10 +8,11 @@ __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File'
            'run_notebook', 'run_stage', 'dvc_command', 'compose_params', 'setting_error', 'say', 'flat',
            'backup_params', 'restore_params', 'read_results', 'read_outs', 'restore_results', 'run_to_end',
            'in_foreground', 'dvc_run', 'Verb', 'Verbs', 'show_version', 'program', 'one_of', 'parse_port', 'parse_url',
-           'parse_folder', 'stage', 'stage_code_', 'train', 'to_onnx', 'to_tensorrt', 'experiments', 'publish',
-           'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server', 'tag_and_show',
-           'infer', 'infer_tensorrt', 'annotate', 'stats', 'repository', 'prepare_triton', 'setup_triton',
-           'serving_port', 'serve', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
+           'parse_folder', 'run_stage_command', 'stage_code_', 'train', 'to_onnx_command', 'to_tensorrt', 'experiments',
+           'publish', 'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server',
+           'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats', 'repository_dir', 'prepare_triton',
+           'rollback_command', 'setup_triton', 'serving_port', 'serve_command', 'check_port', 'demo_local',
+           'demo_triton', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
 import ast, difflib, json, os, re, signal, subprocess, sys, tempfile
@@ -83,7 +84,7 @@ def write_stage_code(
     "Write the `stage_code` of each stage's notebook, which `dvc.yaml` depends on; a file that would be the same is not touched, one whose notebook is gone is removed."
     folder = folder or ROOT/".stages"
     tagged = lambda f: any("parameters" in c["metadata"].get("tags", []) for c in json.loads(f.read_text(encoding="utf-8"))["cells"])
-    codes = {f"{f.stem}.py": stage_code(f) for f in sorted((ROOT/"nbs").glob("[0-9]*.ipynb")) if tagged(f)}
+    codes = {f"{f.stem}.py": stage_code(f) for f in list_notebooks() if tagged(f)}
     for f in folder.glob("*.py"):
         if f.name not in codes: f.unlink()
     for name, code in codes.items():
@@ -121,10 +122,10 @@ def run_stage(
 ) -> Path:                # the executed notebook
     "Run the notebook of the stage `name` with its parameters of params.yaml. Raises `BertNerError` where there is no such notebook, or a parameter cannot work."
     import papermill as pm
-    found = sorted((ROOT/"nbs").glob(f"[0-9]*_{name}.ipynb"))
+    found = [p for p in list_notebooks() if p.stem.partition("_")[2] == name]
     if not found: raise BertNerError(f"no notebook for the stage '{name}' in {ROOT/'nbs'}")
     p, before = stage_params(name, quick), os.environ.get("BERT_NER_QUICK")
-    if p["corpus"] == "quick" and os.environ.get("DVC_STAGE"): raise BertNerError("BERT_NER_QUICK is set, and a quick look is no stage of DVC: unset it, or run `bert-ner stage` by hand")
+    if p["corpus"] == "quick" and os.environ.get("DVC_STAGE"): raise BertNerError("BERT_NER_QUICK is set, and a quick look is no stage of DVC: unset it, or run `bert-ner run-stage` by hand")
     track = {k.removeprefix("track_"): v for k, v in p.items() if k.startswith("track_")}
     own = {k: v for k, v in p.items() if k not in ("seed", "corpus") and not k.startswith("track_")}
     target = ROOT/"reports"/p["corpus"]/found[0].name
@@ -375,8 +376,8 @@ Port = Annotated[Optional[int], typer.Option(parser=parse_port, metavar="PORT", 
 Browser = Annotated[bool, typer.Option(help="Open the page in a browser.")]
 
 # %% ../nbs/09_cli.ipynb #0017
-@app.command(cls=Verb)
-def stage(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the stage: data, baseline, bert, export, tensorrt, triton, demo or another of dvc.yaml.")],
+@app.command("run-stage", cls=Verb)
+def run_stage_command(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the stage: data, baseline, bert, export, tensorrt, triton, demo or another of dvc.yaml.")],
           quick: Annotated[bool, typer.Option("--quick", help="Take a look of seconds with the values of conf/quick.yaml; all it writes goes to directories named quick.")] = False):
     "Run the notebook of one stage with its block of params.yaml. This is what DVC calls; it needs the project's folder."
     load_params()
@@ -393,7 +394,7 @@ def train(sets: Sets = [], nproc_per_node: Annotated[Optional[int], typer.Option
     dvc_run("bert", [*sets, *([f"bert.nproc_per_node={nproc_per_node}"] if nproc_per_node else [])])
 
 @app.command("to-onnx", cls=Verb)
-def to_onnx(sets: Sets = []):
+def to_onnx_command(sets: Sets = []):
     "Convert the trained model to ONNX, in fp32 and in int8, and compare both with it. Runs the DVC stage export and what it depends on; needs the project's folder."
     dvc_run("export", sets)
 
@@ -423,7 +424,7 @@ def publish():
     load_params()
     from bert_ner.data import load_splits, to_dataset, words_and_tags
     from bert_ner.export import package_model
-    from bert_ner.sample import generate_corpus
+    from bert_ner.synthetic import generate_corpus
     test, sample = (words_and_tags(ds["test"]) for ds in (load_splits("gmb"), to_dataset(list(generate_corpus()))))
     made = read_json(artifact_path("metrics", "bert.json", "gmb"))
     about = dict(sentences=read_json(artifact_path("metrics", "data.json", "gmb"))["sentences"]["train"], corpus=made["corpus_sha256"], seed=made["best_seed"],
@@ -486,20 +487,21 @@ def load_tagger(
     "The tagger that the options ask for. Raises `BertNerError` where it cannot be had, `UsageError` where options contradict."
     if engine == "triton":
         if model: raise UsageError("--model does not go with --engine triton: the server has its own model")
-        from bert_ner.triton import TritonTagger
+        from bert_ner.triton.client import TritonTagger
         return TritonTagger(url or "localhost:8001", retries=0)
     if url: raise UsageError("--url goes with --engine triton only")
     if engine == "tensorrt": from bert_ner.tensorrt import require_tensorrt; require_tensorrt()
     trained = dict(torch="bert", tensorrt="tensorrt", baseline="baseline")        # what the project keeps apart from models/CORPUS/onnx
     if engine in trained and not (model or os.environ.get("BERT_NER_MODEL")): model = artifact_path("models", trained[engine])
-    from bert_ner.infer import Tagger, default_model_dir
+    from bert_ner.tagger import Tagger
+    from bert_ner.engines import default_model_dir
     return Tagger.from_pretrained(model or default_model_dir(), engine)
 
 def describe_server(
     url: str,  # host:port of gRPC
 ) -> str:
     "What the Triton server at `url` serves. Raises `BertNerError` where none answers."
-    from bert_ner.triton import translate_errors
+    from bert_ner.triton.client import translate_errors
     from tritonclient.grpc import InferenceServerClient
     with translate_errors(url, 10), InferenceServerClient(url) as client: about = client.get_model_metadata("bert_ner", client_timeout=10)
     return f"version {', '.join(about.versions)} of {about.name} on the Triton server at {url}"
@@ -533,8 +535,8 @@ def infer_tensorrt(text: Text = None, file: File = None, encoding: Encoding = ""
     infer(text, file, encoding, "tensorrt", None, model, as_json, verbose)
 
 # %% ../nbs/09_cli.ipynb #0021
-@app.command()
-def annotate(
+@app.command("annotate")
+def annotate_command(
     source: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Files, folders or globs of .txt, .csv, .tsv, .jsonl or .parquet, packed or not; also s3://bucket/texts.")],
     target: Annotated[str, typer.Argument(metavar="TARGET",
         help="The last argument: a folder to write, or one file where it ends in .parquet, .jsonl or .jsonl.gz. Nothing that is there is replaced.")],
@@ -553,11 +555,12 @@ def annotate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run of annotate that is there and start anew; nothing else is ever removed.")] = False,
 ):
     "Tag very many texts: the rows of SOURCE with their entities to TARGET. The same command resumes where it was stopped."
-    from bert_ner.bulk import _passed_over, annotate, printable, rejected_path
+    from bert_ner.annotate.readers import describe_skipped, printable
+    from bert_ner.annotate.run import annotate, rejected_path
     options = dict(text_column=text_column, output_column=output_column, rows_per_shard=rows_per_shard, max_chars=max_chars,
                    encoding=encoding, quoted_tsv=quoted_tsv)
     done = annotate(source, target, format, model, engine, num_actors, ray_address, gpus_per_actor, overwrite, sys.stderr.isatty(), **options)
-    if done["skipped"]: print(f"bert-ner: {_passed_over(done['skipped'])}", file=sys.stderr)
+    if done["skipped"]: print(f"bert-ner: {describe_skipped(done['skipped'])}", file=sys.stderr)
     print(f"{done['rows']:,} rows in {printable(target)}" + (f", {done['rejected']:,} rejected: {printable(rejected_path(target))}" if done["rejected"] else ""))
     if done["rejected"] and not done["rows"]: raise typer.Exit(1)
 
@@ -569,7 +572,7 @@ def stats(
     as_json: Json = False,
 ):
     "Count the entities of a finished run, by type, and name the most frequent."
-    from bert_ner.bulk import entity_stats
+    from bert_ner.annotate.run import entity_stats
     found = entity_stats(target, top, output_column)
     if as_json: return print(json.dumps(found, ensure_ascii=False))
     print(f"{found['rows']:,} rows, {found['rejected']:,} rejected, {found['entities']:,} entities")
@@ -578,26 +581,35 @@ def stats(
 # %% ../nbs/09_cli.ipynb #0022
 Backend = Annotated[str, typer.Option(parser=one_of("embedded", "onnx", "tensorrt"), metavar="NAME", help="How the model is served: embedded, without Docker; onnx or tensorrt, in NVIDIA's container.")]
 
-def repository(
+def repository_dir(
     backend: str,  # "embedded", "onnx" or "tensorrt"
 ) -> Path:         # model_repository/ for the embedded server, models/CORPUS/triton/BACKEND for a container's
     "Where the model repository for `backend` is kept."
     return ROOT/"model_repository" if backend == "embedded" else artifact_path("models", f"triton/{backend}")
 
 @app.command("prepare-triton", cls=Verb)
-def prepare_triton(backend: Backend = "embedded",
-                   engine: Annotated[str, typer.Option(parser=one_of("onnx", "onnx-int8"), metavar="NAME", help="Which of the model's files is served: onnx or onnx-int8.")] = "onnx", model: Model = None,
-                   back: Annotated[bool, typer.Option("--back", help="Withdraw the newest version instead, so that the one before it is served again.")] = False):
+def prepare_triton(
+    backend: Backend = "embedded",
+    engine: Annotated[str, typer.Option(parser=one_of("onnx", "onnx-int8"), metavar="NAME",
+        help="Which of the model's files is served: onnx or onnx-int8.")] = "onnx",
+    model: Model = None,
+):
     "Write a new version of the model into the model repository of the Triton server. A running `bert-ner serve` loads it."
-    from bert_ner.triton import build_repository, list_versions, rollback
-    folder = repository(backend)
-    if back: return print(f"version {rollback(folder)} is the newest of {folder} again")
-    print(f"wrote version {list_versions(build_repository(folder, backend, model, engine))[-1]} of {folder} (backend {backend})")
+    from bert_ner.triton.repository import build_repository, list_versions
+    folder = build_repository(repository_dir(backend), backend, model, engine)
+    print(f"wrote version {list_versions(folder)[-1]} of {folder} (backend {backend})")
+
+@app.command("rollback", cls=Verb)
+def rollback_command(backend: Backend = "embedded"):
+    "Set the newest version of the model repository aside, so that the one before it is served again."
+    from bert_ner.triton.repository import rollback
+    folder = repository_dir(backend)
+    print(f"version {rollback(folder)} is the newest of {folder} again")
 
 @app.command("setup-triton", cls=Verb)
 def setup_triton():
     "Make .venv-triton, the environment of the Triton server without Docker. `bert-ner serve` makes it too where it is missing."
-    from bert_ner.triton import ensure_venv
+    from bert_ner.triton.environment import ensure_venv
     ensure_venv()
 
 # %% ../nbs/09_cli.ipynb #0022a
@@ -607,8 +619,8 @@ def serving_port(
     "An option for a port that the server listens on."
     return Annotated[int, typer.Option(parser=parse_port, metavar="PORT", help=f"Port of {what}.")]
 
-@app.command(cls=Verb)
-def serve(docker: Annotated[bool, typer.Option("--docker", help="Serve with NVIDIA's container (docker compose).")] = False,
+@app.command("serve", cls=Verb)
+def serve_command(docker: Annotated[bool, typer.Option("--docker", help="Serve with NVIDIA's container (docker compose).")] = False,
           backend: Annotated[Optional[str], typer.Option(parser=one_of("onnx", "tensorrt"), metavar="NAME", help="With --docker: onnx or tensorrt, as prepared.  [default: onnx]")] = None,
           http: serving_port("HTTP") = 8000, grpc: serving_port("gRPC") = 8001, metrics: serving_port("metrics") = 8002, verbose: Verbose = False):
     "Serve the model with Triton on this machine until Ctrl-C."
@@ -617,7 +629,7 @@ def serve(docker: Annotated[bool, typer.Option("--docker", help="Serve with NVID
     if len(set(ports)) < 3: raise UsageError("--http, --grpc and --metrics need three different ports")
     if backend and not docker: raise UsageError("--backend goes with --docker only")
     triton.find_free_ports(ports)
-    folder = repository((backend or "onnx") if docker else "embedded")
+    folder = repository_dir((backend or "onnx") if docker else "embedded")
     if verbose and (there := triton.list_versions(folder)): say(f"version {there[-1]} of {folder}")
     if not docker: return triton.serve(ports=ports)
     status = triton.serve_docker(folder, gpu=backend == "tensorrt", ports=ports)
@@ -629,7 +641,7 @@ def check_port(
 ) -> int:              # where to start looking for a free one
     "The page's port. Raises `BertNerError` where the one asked for is taken."
     if port is None: return 8866
-    from bert_ner.triton import find_free_ports
+    from bert_ner.triton.environment import find_free_ports
     return find_free_ports([port])[0]
 
 @app.command("demo-local", cls=Verb)
@@ -638,7 +650,8 @@ def demo_local(port: Port = None, model: Model = None, browser: Browser = True, 
     from bert_ner.demo import serve_page
     port = check_port(port)
     if verbose or model:
-        from bert_ner.infer import Tagger, default_model_dir
+        from bert_ner.tagger import Tagger
+        from bert_ner.engines import default_model_dir
         tagger = Tagger.from_pretrained(model or default_model_dir())                  # what is wrong with it is said now
         if verbose: say(tagger.description)
     if model: os.environ["BERT_NER_MODEL"] = str(model.resolve())
@@ -649,7 +662,7 @@ def demo_triton(port: Port = None, browser: Browser = True, verbose: Verbose = F
                 url: Annotated[Optional[str], typer.Option(parser=parse_url, metavar="HOST:PORT", help="Address of a running server (gRPC); without it one is started.")] = None):
     "Show the page that highlights entities, found by a Triton server."
     from bert_ner.demo import serve_page
-    from bert_ner.triton import TritonServer
+    from bert_ner.triton.server import TritonServer
     port, os.environ["BERT_NER_ENGINE"] = check_port(port), "triton"
     with nullcontext() if url else TritonServer() as server:
         os.environ["BERT_NER_TRITON"] = url or server.urls["grpc"]

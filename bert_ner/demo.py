@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONFIRMED', 'EXAMPLES', 'FUNCTION_WORDS', 'MAX_TEXT_CHARS', 'PAGE', 'MAX_CACHED_CHARS', 'tag_with_alternatives',
-           'touched_words', 'apply_correction', 'apply_corrections', 'as_json', 'as_csv', 'corrections_csv',
-           'detect_foreign_language', 'available_engines', 'about_engine', 'describe', 'NerWidget', 'page_model',
-           'demo', 'serve_page']
+           'touched_words', 'apply_correction', 'apply_corrections', 'entities_to_json', 'entities_to_csv',
+           'corrections_csv', 'detect_foreign_language', 'available_engines', 'about_engine', 'describe', 'NerWidget',
+           'page_model', 'demo', 'serve_page']
 
 # %% ../nbs/07_demo.ipynb #0003
 import csv, io, json, logging, os, re, sys, time, unicodedata, uuid
@@ -16,10 +16,11 @@ from pathlib import Path
 from fastcore.basics import patch
 from .core import *
 from .spans import *
-from .pieces import word_log_probs, load_tokenizer_config, model_info
-from .infer import *
-from .show import *
-from .sample import corpus_csv
+from .windows import word_log_probs, load_tokenizer_config, model_info
+from .engines import *
+from .tagger import *
+from .render import *
+from .corpus import corpus_csv
 from IPython.display import HTML, display
 import anywidget, traitlets
 import numpy as np
@@ -104,7 +105,7 @@ def apply_corrections(
     return entities, made
 
 # %% ../nbs/07_demo.ipynb #0021
-def as_json(
+def entities_to_json(
     text: str,               # the text
     entities: list[Entity],  # its entities
     engine: str,             # the engine that found them
@@ -112,7 +113,7 @@ def as_json(
     "`text`, `engine` and `entities` with their offsets in characters (Unicode code points), as JSON."
     return json.dumps(dict(text=text, engine=engine, entities=[e.to_dict() for e in entities]), indent=2, ensure_ascii=False) + "\n"
 
-def as_csv(
+def entities_to_csv(
     entities: list[Entity],  # of one text
 ) -> str:                    # CSV with a header
     "`entities`, a row each: text, type, score, start, end."
@@ -202,7 +203,7 @@ def available_engines(
         from bert_ner.baseline import BiLSTMEngine
         return Tagger(BiLSTMEngine.load(baseline), *load_tokenizer_config(baseline))
     def open_triton(url):
-        from bert_ner.triton import TritonTagger
+        from bert_ner.triton.client import TritonTagger
         return TritonTagger(url)
     if (baseline/"tagger.json").is_file() and find_spec("torch"): out["baseline"] = "Bi-LSTM baseline", open_baseline
     try: shipped = pretrained_dir()
@@ -378,7 +379,7 @@ def export_file(self: NerWidget,
         return dict(name="corrections.csv", type="text/csv;charset=utf-8", content=corrections_csv(made), left=left)
     text = ask["text"]
     shown = [e for e in found(text, ask.get("edits", []), engine, ask["url"])[0] if e.label not in ask["hidden"] and e.score >= ask["least"]]
-    made = dict(json=("application/json", lambda: as_json(text, shown, engine)), csv=("text/csv;charset=utf-8", lambda: as_csv(shown)),
+    made = dict(json=("application/json", lambda: entities_to_json(text, shown, engine)), csv=("text/csv;charset=utf-8", lambda: entities_to_csv(shown)),
                 conll=("text/plain;charset=utf-8", lambda: Entities(shown, text).to_conll()), html=("text/html", lambda: to_inline_html(text, shown)))
     return dict(name=f"entities.{what}", type=made[what][0], content=made[what][1]())
 

@@ -13,8 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from fastcore.basics import patch
 from .core import *
-from .pieces import *
-from .infer import *
+from .windows import *
+from .engines import *
+from .tagger import *
 from .export import MODEL_INPUTS, check_threshold
 import numpy as np
 

@@ -1,40 +1,18 @@
-"What several tests share: a tagger in miniature, real in everything but its knowledge."
+"What several tests share: the tiny tagger, and which tests this machine can run."
 import functools
 import os
-import shutil
 import subprocess
 from importlib.util import find_spec
 
-import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper, save as save_onnx
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from bert_ner.core import GMB_TAGS
-from bert_ner.pieces import save_tokenizer_config
-
-VOCAB = {w: i for i, w in enumerate("[PAD] [UNK] [CLS] [SEP] new york paris monday bush mr . in on met".split())}
-KNOWN = dict(paris="B-geo", new="B-geo", york="I-geo", monday="B-tim", mr="B-per", bush="I-per")
+from bert_ner.testing import make_tiny_tagger
 
 
 @pytest.fixture(scope="session")
 def mini_tagger_folder(tmp_path_factory):
-    """A tagger's folder (both ONNX files, tokenizer.json, tagger.json) that knows `Paris`, `New York`, `Monday` and `Mr. Bush`.
-
-    The graph looks up one row of logits a piece; the second file is the first under another name. Read it, do not write to it.
-    """
-    table = np.full((len(VOCAB), len(GMB_TAGS)), -4., dtype=np.float32)
-    table[:, 0] = 0
-    for word, tag in KNOWN.items(): table[VOCAB[word], GMB_TAGS.index(tag)] = 4
-    inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["batch", "length"]) for n in ("input_ids", "attention_mask", "token_type_ids")]
-    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", "length", len(GMB_TAGS)])
-    graph = helper.make_graph([helper.make_node("Gather", ["table", "input_ids"], ["logits"])], "mini", inputs, [output], [numpy_helper.from_array(table, "table")])
-    tokenizer = Tokenizer(models.WordPiece(VOCAB, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    folder = save_tokenizer_config(tmp_path_factory.mktemp("tagger")/"mini", tokenizer, GMB_TAGS, case_feature=True, max_length=64)
-    save_onnx(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)]), folder/"model.onnx")
-    shutil.copy(folder/"model.onnx", folder/"model.int8.onnx")
-    return folder
+    "The folder of the tiny tagger, both ONNX files in it. Read it, do not write to it."
+    return make_tiny_tagger(tmp_path_factory.mktemp("tagger")/"mini", int8=True)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,6 +1,6 @@
 """Runs stages' cells in this process, one case a line: `{"stage": "bert", "changes": {"epochs": 1}}` in, `{"error": null}` or `{"error": type, "message": text}` out.
 
-A case executes what `bert-ner stage` would (`is_stage_cell`), with `changes` set where papermill injects them. Started with BERT_NER_ROOT, it works in that project.
+A case executes what `bert-ner run-stage` would (`is_stage_cell`), with `changes` set where papermill injects them. Started with BERT_NER_ROOT, it works in that project.
 """
 import ast
 import asyncio
@@ -17,11 +17,11 @@ import matplotlib
 
 matplotlib.use("agg")
 from bert_ner.cli import is_stage_cell
-from bert_ner.core import ROOT
+from bert_ner.core import ROOT, list_notebooks
 
 
 def run(stage, changes):
-    notebook, = (ROOT/"nbs").glob(f"[0-9]*_{stage}.ipynb")
+    notebook, = [p for p in list_notebooks() if p.stem.partition("_")[2] == stage]
     names = types.ModuleType("__main__").__dict__       # as in a kernel: what is defined here is pickled by value
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] != "code" or not is_stage_cell(cell): continue

@@ -23,9 +23,10 @@ import ray
 import yaml
 from hypothesis import given, settings, strategies as st
 
-from bert_ner.bulk import RECORDS_DIR, REJECTED, annotate, start_ray, entity_stats, stop_ray
+from bert_ner.annotate.manifest import RECORDS_DIR, REJECTED
+from bert_ner.annotate.run import annotate, start_ray, entity_stats, stop_ray
 from bert_ner.core import ROOT, BertNerError, detect_encoding, read_json
-from bert_ner.infer import Tagger
+from bert_ner.tagger import Tagger
 
 pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\.data\.context")     # Ray's, about its own settings
 odd = st.sampled_from(["Mr. Bush met Paris in New York on Monday.", "", " ", "Paris", "\0", "🎉 Paris", "a\tb", 'a "quote', '"', ",",

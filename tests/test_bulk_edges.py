@@ -18,9 +18,17 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings, strategies as st
 
-from bert_ner import bulk
-from bert_ner.bulk import REJECTED, annotate, find_files, partition_values, entity_stats
+from bert_ner.annotate import manifest, readers, run, shards
+from bert_ner.annotate.manifest import REJECTED
+from bert_ner.annotate.run import annotate, entity_stats
+from bert_ner.annotate.readers import find_files, partition_values
 from bert_ner.core import BertNerError
+
+def setattr_everywhere(monkeypatch, name, value):
+    "Replace the function `name` in every module that holds it."
+    for module in (readers, shards, manifest, run):
+        if hasattr(module, name): monkeypatch.setattr(module, name, value)
+
 
 LINE = '{"text": "Mr. Bush met Paris."}\n'
 
@@ -121,20 +129,20 @@ def test_a_finished_file_that_was_changed_is_not_the_runs(work, tag):
 
 def test_a_kill_between_the_file_and_its_record_is_no_obstacle(work, tag, monkeypatch):
     (work/"in.txt").write_text("Paris\n" * 10)
-    write, calls = bulk.write_manifest, []
+    write, calls = manifest.write_manifest, []
     def dies(*args): calls.append(1); return write(*args) if len(calls) == 1 else sys.exit("killed")
-    monkeypatch.setattr(bulk, "write_manifest", dies)
+    setattr_everywhere(monkeypatch, "write_manifest", dies)
     for target in ("x.jsonl", "x.parquet", "y.jsonl.gz", "memory://kill/x.jsonl"):
         calls.clear()
         with pytest.raises(SystemExit): tag("in.txt", target, rows_per_shard=3)
-        monkeypatch.setattr(bulk, "write_manifest", write)
+        setattr_everywhere(monkeypatch, "write_manifest", write)
         assert tag("in.txt", target, rows_per_shard=3)["rows"] == 10 and entity_stats(target)["entities"] == 10
-        monkeypatch.setattr(bulk, "write_manifest", dies)
+        setattr_everywhere(monkeypatch, "write_manifest", dies)
 
 
 def test_a_file_that_came_while_the_run_was_killed_is_refused_before_tagging(work, tag, monkeypatch):
     (work/"in.txt").write_text("Paris\n" * 10)
-    monkeypatch.setattr(bulk, "verify_shards", lambda *a: sys.exit("killed"))
+    setattr_everywhere(monkeypatch, "verify_shards", lambda *a: sys.exit("killed"))
     with pytest.raises(SystemExit): tag("in.txt", "x.jsonl", rows_per_shard=3)
     monkeypatch.undo(); os.chdir(work)
     (work/"x.jsonl").write_text("keep")
@@ -146,9 +154,9 @@ def test_a_file_that_came_while_the_run_was_killed_is_refused_before_tagging(wor
 
 
 def test_a_file_that_comes_while_a_run_tags_stays(work, tag, monkeypatch):
-    finish = bulk.verify_shards
+    finish = manifest.verify_shards
     def meanwhile(*args): (work/"x.jsonl").write_text("keep"); return finish(*args)
-    monkeypatch.setattr(bulk, "verify_shards", meanwhile)
+    setattr_everywhere(monkeypatch, "verify_shards", meanwhile)
     with pytest.raises(BertNerError, match="meanwhile"): tag("in.txt", "x.jsonl")
     assert (work/"x.jsonl").read_text() == "keep"
     (work/"x.jsonl").unlink(); monkeypatch.undo(); os.chdir(work)
@@ -171,7 +179,7 @@ def test_overwrite_removes_what_the_run_wrote_and_nothing_that_looks_like_it(wor
 
 def test_what_looks_like_a_part_is_not_joined(work, tag, monkeypatch):
     (work/"in.txt").write_text("Paris\n" * 4)
-    monkeypatch.setattr(bulk, "merge_shards", lambda *a: sys.exit("killed"))
+    setattr_everywhere(monkeypatch, "merge_shards", lambda *a: sys.exit("killed"))
     with pytest.raises(SystemExit): tag("in.txt", "x.jsonl", rows_per_shard=2)
     monkeypatch.undo(); os.chdir(work)
     (work/"x.jsonl.run/part-notes.jsonl").write_text("keep\n")
@@ -225,7 +233,7 @@ def test_any_other_name_of_the_target_works(work, tag, target):
     for rows in (1, 1): assert tag("in.txt", target)["rows"] == rows
     assert entity_stats(target)["entities"] == 1
     assert tag("in.txt", target, overwrite=True)["rows"] == 1
-    kind = bulk._single(target)
+    kind = manifest.single_file_format(target)
     written = [n for n in os.listdir(work) if n not in ("in.txt", "sub")]
     assert len(written) == (2 if kind and "/" not in target.removeprefix("./").removeprefix(f"file:///{work}/") else 1), written
 
@@ -374,7 +382,7 @@ def test_what_a_csv_writer_wrote_is_read_back(rows, tmp_path_factory):
     "Every text, in order, whatever it is made of."
     file = tmp_path_factory.mktemp("csv")/"a.csv"
     with file.open("w", newline="") as f: csv.writer(f).writerows([["id", "text"], *rows])
-    with bulk.open_reader(str(file), bulk.AnnotateConfig()) as (found, *_): assert [(r["id"], t) for r, t, why in found if not why] == rows
+    with readers.open_reader(str(file), readers.AnnotateConfig()) as (found, *_): assert [(r["id"], t) for r, t, why in found if not why] == rows
 
 
 good = st.text(st.sampled_from('a ,"é'), min_size=1, max_size=6).map(lambda t: "x" + t)
@@ -388,7 +396,7 @@ def test_rows_out_and_refused_are_what_a_person_counts(rows, tmp_path_factory):
     write(["id", "text"])
     for i, r in enumerate(rows): out.write(r[0] + "\n") if isinstance(r, tuple) else write([i, r])
     file.write_text(out.getvalue())
-    with bulk.open_reader(str(file), bulk.AnnotateConfig()) as (found, *_): seen = [None if why else t for _, t, why in found]
+    with readers.open_reader(str(file), readers.AnnotateConfig()) as (found, *_): seen = [None if why else t for _, t, why in found]
     assert seen == [None if isinstance(r, tuple) else r for r in rows]
 
 
@@ -538,7 +546,7 @@ def test_no_rows_have_columns_all_the_same(work, tag, name, data, columns):
         found = entity_stats(target)
         assert (found["rows"], found["entities"], found["types"]) == (0, 0, {})
     for table in (pq.read_table("out.parquet"), pq.read_table("out/part-00000-000000.parquet")):
-        assert table.column_names == [*columns, "entities"] and len(table) == 0 and table.schema.field("entities").type == bulk.ENTITY_ARROW_TYPE
+        assert table.column_names == [*columns, "entities"] and len(table) == 0 and table.schema.field("entities").type == shards.ENTITY_ARROW_TYPE
     assert data is not None or pq.read_table("out.parquet")["n"].type == pa.int16()
 
 
@@ -583,12 +591,12 @@ def test_after_a_full_disk_the_same_command_goes_on(work, tag, monkeypatch, targ
     def written(folder): return {n: d for n, d in tree(folder).items() if not n.endswith("_manifest.json")}
     def whole(folder): os.makedirs(folder); return tag(work/"in.txt", f"{folder}/{target}", rows_per_shard=4)
     whole("expected")
-    put, file, left = bulk.write_atomic, bulk._whole_file, []
+    put, file, left = shards.write_atomic, manifest._whole_file, []
     def full(real, address, *args):
         if not left: raise BertNerError(f"{address} cannot be written: {os.strerror(errno.ENOSPC)}")
         left.pop()
         return real(address, *args)
-    monkeypatch.setattr(bulk, "write_atomic", lambda *a: full(put, *a)); monkeypatch.setattr(bulk, "_whole_file", lambda *a: full(file, *a))
+    setattr_everywhere(monkeypatch, "write_atomic", lambda *a: full(put, *a)); setattr_everywhere(monkeypatch, "_whole_file", lambda *a: full(file, *a))
     for writes in range(20):
         left[:] = [1] * writes
         try: whole(f"try{writes}"); break
@@ -621,12 +629,12 @@ def test_what_ray_hands_around_are_rows_of_arrow(work, tag, mini_tagger_folder):
     for n in ("caf\udce9.txt", "a.csv", "b.jsonl"): (work/"in"/n).write_text({"v": "text\nParis\n", "l": LINE}.get(n[-1], "Paris\n"))
     pq.write_table(pa.table(dict(text=["Paris", "York"])), work/"in/p.parquet")
     tag("in", "expected", format="parquet")
-    files, config = find_files("in")[0], bulk.AnnotateConfig()
+    files, config = find_files("in")[0], readers.AnnotateConfig()
     (work/"out").mkdir()
-    job = dict(folder="out", config=config, columns=bulk.infer_jsonl_schema(files, config), engine="onnx", model=mini_tagger_folder)
-    annotator = bulk.Annotator(**job)
+    job = dict(folder="out", config=config, columns=shards.infer_jsonl_schema(files, config), engine="onnx", model=mini_tagger_folder)
+    annotator = run.Annotator(**job)
     rows = pa.Table.from_pylist([dict(file=i, ray_address=os.fsencode(f)) for i, f in enumerate(files)]).to_pylist()
     for row in rows:
-        for part in bulk._cut_for_ray(row, config, frozenset()): annotator(dict(part=pa.array([part["part"]]).to_pylist()))
+        for part in run._cut_for_ray(row, config, frozenset()): annotator(dict(part=pa.array([part["part"]]).to_pylist()))
     def parts(folder): return {n: d for n, d in tree(work/folder).items() if n.startswith(("part-", "_shards"))}
     assert parts("out") == parts("expected")

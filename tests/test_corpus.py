@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from bert_ner.core import GMB_TAGS
-from bert_ner.data import ensure_gmb, load_corpus, read_corpus, to_dataset, words_and_tags
+from bert_ner.data import ensure_gmb, load_corpus, to_dataset, words_and_tags
+from bert_ner.corpus import read_corpus
 from bert_ner.metrics import entity_scores
 from bert_ner.spans import tags_to_spans
 

@@ -8,10 +8,13 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from bert_ner.baseline import train_bilstm
-from bert_ner.data import read_corpus, to_dataset
+from bert_ner.corpus import read_corpus
+from bert_ner.data import to_dataset
 from bert_ner.demo import EXAMPLES, MAX_TEXT_CHARS
-from bert_ner.infer import Tagger, select_engine
-from bert_ner.triton import TritonServer, build_repository
+from bert_ner.tagger import Tagger
+from bert_ner.engines import select_engine
+from bert_ner.triton.server import TritonServer
+from bert_ner.triton.repository import build_repository
 from demo_pages import *  # noqa: F403 its fixtures too
 
 pytestmark = pytest.mark.browser

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from bert_ner.core import ROOT
-from bert_ner.show import STYLE
+from bert_ner.render import STYLE
 from demo_pages import *  # noqa: F403 its fixtures too
 
 PAGES = int(os.environ.get("BERT_NER_PAGES", 4))  # opened and closed

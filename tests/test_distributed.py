@@ -35,7 +35,7 @@ import json, sys
 from bert_ner.bert import fine_tune, fine_tune_distributed
 from bert_ner.core import BertNerError
 from bert_ner.data import to_dataset
-from bert_ner.sample import generate_corpus
+from bert_ner.synthetic import generate_corpus
 nproc_per_node, folder, args = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 ds = to_dataset(list(generate_corpus(42, 460)))
 try: fine_tune_distributed(nproc_per_node, ds, folder, **args) if nproc_per_node else fine_tune(ds, folder, **args)

@@ -8,11 +8,11 @@ from statistics import mean, stdev
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from bert_ner.core import ROOT, BertNerError
-from bert_ner.docs import broken_links, notebooks, write_site
+from bert_ner.core import ROOT, BertNerError, list_notebooks
+from bert_ner.docs import broken_links, write_site
 
 
-RESULT = re.compile(r"^\| (Bi-LSTM|MiniLM-L6 BERT, case channel) \| ([\d, ]+) \| ([\d.]+)(?: ± ([\d.]+))? \| \*\*([\d.]+)(?: ± ([\d.]+))?\*\* \[([\d.]+), ([\d.]+)\] \| ([\d.]+)(?: ± ([\d.]+))? \|", re.M)
+RESULT = re.compile(r"^\| (Bi-LSTM|MiniLM-L6 BERT, case feature) \| ([\d, ]+) \| ([\d.]+)(?: ± ([\d.]+))? \| \*\*([\d.]+)(?: ± ([\d.]+))?\*\* \[([\d.]+), ([\d.]+)\] \| ([\d.]+)(?: ± ([\d.]+))? \|", re.M)
 
 
 def wrong_figures(text: str, read) -> list[str]:
@@ -24,7 +24,7 @@ def wrong_figures(text: str, read) -> list[str]:
         if not abs(float(said) - value) < .8 * 10**-digits: out.append(f"{what}: {said}, not {value:.{digits}f}")
     for corpus, part in zip(("gmb", "sample"), re.split(r"^\*\*(?=Groningen|Sample)", text, flags=re.M)[1:], strict=True):
         rows = RESULT.findall(part)
-        if [r[0] for r in rows] != ["Bi-LSTM", "MiniLM-L6 BERT, case channel"]: out.append(f"{corpus}: the table has {len(rows)} rows")
+        if [r[0] for r in rows] != ["Bi-LSTM", "MiniLM-L6 BERT, case feature"]: out.append(f"{corpus}: the table has {len(rows)} rows")
         for stage, (_, seeds, *said) in zip(("baseline", "bert"), rows):
             d = read(f"metrics/{corpus}/{stage}.json")
             runs = [d["seeds"][s] for s in seeds.split(", ")]
@@ -81,7 +81,7 @@ def site(tmp_path_factory):
 
 def test_every_notebook_has_a_page_and_no_link_leads_nowhere(site):
     guides = {p.stem for p in (ROOT/"docs").glob("*.md")}
-    assert len(guides) >= 8 and {p.stem for p in notebooks()} | guides | {"index", "api", "mine.01_data"} == {p.stem for p in site.glob("*.html")}
+    assert len(guides) >= 8 and {p.stem for p in list_notebooks()} | guides | {"index", "api", "mine.01_data"} == {p.stem for p in site.glob("*.html")}
     assert 'href="page.html"' in (site/"own-data.html").read_text()
     assert broken_links(site) == [] and (site/"demo.png").stat().st_size > 10_000
 
@@ -107,7 +107,7 @@ def test_the_site_opens_in_a_browser(site):
         tab.on("pageerror", lambda e: faults.append(str(e)))
         tab.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else faults.append(r.url))
         tab.goto((site/"index.html").as_uri())
-        assert tab.locator(".cards li").count() == len(notebooks()) >= 20 and tab.locator(".scroll table").count() == 2
+        assert tab.locator(".cards li").count() == len(list_notebooks()) >= 20 and tab.locator(".scroll table").count() == 2
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390 and tab.evaluate("document.querySelector('img').naturalWidth") > 0
         tab.click("text=report, mine")
         expect(tab.locator("text=Half of the sentences have 19 words")).to_be_visible(timeout=60_000)
@@ -115,7 +115,7 @@ def test_the_site_opens_in_a_browser(site):
         expect(tab.locator("h1").first).to_contain_text("baseline", timeout=60_000)
         tab.click("nav.pages >> text=bert-ner")
         tab.click("text=API: everything")
-        expect(tab.locator("[id='core.split_of']")).to_contain_text("split_of", timeout=60_000)
+        expect(tab.locator("[id='core.assign_split']")).to_contain_text("assign_split", timeout=60_000)
         assert tab.locator("h2").count() >= 15
         browser.close()
     assert faults == []

@@ -12,11 +12,12 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer, models
 from transformers import BertConfig, BertForTokenClassification
 
-from bert_ner import infer, pieces
+from bert_ner import engines, windows as windows_module
 from bert_ner.core import GMB_TAGS, BertNerError, seed_everything
 from bert_ner.export import export_model
-from bert_ner.infer import AsyncTagger, OpenVINOEngine, Tagger, select_engine, pretrained_dir, cpu_has_bf16
-from bert_ner.pieces import save_tokenizer_config, word_log_probs
+from bert_ner.tagger import AsyncTagger, Tagger
+from bert_ner.engines import OpenVINOEngine, select_engine, pretrained_dir, cpu_has_bf16
+from bert_ner.windows import save_tokenizer_config, word_log_probs
 
 WORDS = [f"w{i}" for i in range(90)]
 sentences = st.lists(st.lists(st.sampled_from(WORDS), max_size=80), min_size=1, max_size=8)
@@ -85,14 +86,14 @@ def test_fp32_engines_find_what_pytorch_finds(folders, name):
     ({"avx2"}, True, "onnx-int8"), ({"avx512_vnni"}, True, "openvino-int8"), ({"avx512_vnni"}, False, "onnx-int8"), ({"avx512_vnni", "avx512_bf16"}, True, "openvino-int8"),
     ({"avx512_vnni", "avx512_bf16", "amx_bf16"}, True, "openvino"), ({"avx512_vnni", "amx_bf16"}, False, "onnx-int8"), ({"avx_vnni"}, True, "onnx-int8")])
 def test_the_processor_decides_which_engine_is_taken(folders, tmp_path, monkeypatch, flags, installed, choice):
-    monkeypatch.setattr(infer, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(infer, "cpu_has_bf16", lambda: installed and bool(flags & {"avx512_bf16", "amx_bf16"}))
-    monkeypatch.setattr(infer, "find_spec", lambda name: installed or None)
+    monkeypatch.setattr(engines, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(engines, "cpu_has_bf16", lambda: installed and bool(flags & {"avx512_bf16", "amx_bf16"}))
+    monkeypatch.setattr(engines, "find_spec", lambda name: installed or None)
     assert select_engine(folders/"onnx") == choice
     (tmp_path/"model.int8.onnx").touch()                                        # what ships with the library: int8 alone
     assert select_engine(tmp_path) == ("openvino-int8" if installed and "avx512_vnni" in flags else "onnx-int8")
     (tmp_path/"model.int8.onnx").rename(tmp_path/"model.onnx")
-    assert select_engine(tmp_path) == ("openvino" if infer.cpu_has_bf16() else "onnx")
+    assert select_engine(tmp_path) == ("openvino" if engines.cpu_has_bf16() else "onnx")
 
 
 def test_the_engine_taken_by_itself_is_named(folders):
@@ -102,7 +103,7 @@ def test_the_engine_taken_by_itself_is_named(folders):
 
 @pytest.mark.parametrize("name", ["onnx", "onnx-int8", "openvino", "openvino-int8"])
 def test_many_batches_go_to_streams_of_one_thread_and_few_do_not(folders, monkeypatch, name):
-    monkeypatch.setattr(infer, "cores", lambda: 3); monkeypatch.setattr(pieces, "cores", lambda: 3)
+    monkeypatch.setattr(engines, "available_cpus", lambda: 3); monkeypatch.setattr(windows_module, "available_cpus", lambda: 3)
     tagger, few = Tagger.from_pretrained(folders/"onnx", name), [["w1"], ["w2"] * 9]
     tagger.max_batch_tokens = 64
     tagger.tag_tokenized(few)

@@ -8,10 +8,10 @@ import pytest
 from bert_ner.baseline import BiLSTMEngine, train_bilstm
 from bert_ner.core import ROOT
 from bert_ner.data import to_dataset, words_and_tags
-from bert_ner.infer import Tagger
+from bert_ner.tagger import Tagger
 from bert_ner.metrics import entity_scores
-from bert_ner.pieces import load_tokenizer_config
-from bert_ner.sample import generate_corpus
+from bert_ner.windows import load_tokenizer_config
+from bert_ner.synthetic import generate_corpus
 
 
 def code_cells(notebook: str) -> list[str]:

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 import bert_ner
-from bert_ner import BertNerError, Entities, Entity, Tagger, infer
+from bert_ner import BertNerError, Entities, Entity, Tagger, engines
 from bert_ner.core import ROOT
-from bert_ner.data import iter_conll, iter_tagged_tokens
+from bert_ner.corpus import iter_conll, iter_tagged_tokens
 
 TEXT = "Mr. Bush met Paris in New York on Monday.\nThey met Paris."
 
@@ -74,7 +74,7 @@ def test_a_data_frame_without_rows_has_the_types_of_a_full_one(found):
 
 
 def test_spacy_is_asked_for_where_it_is_not_installed(found, monkeypatch):
-    monkeypatch.setattr(infer, "find_spec", lambda name: None)
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(BertNerError, match="pip install spacy"): found.to_spacy()
 
 

@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from bert_ner.errors import expected_calibration_error, error_breakdown, reliability_table, entity_confidences
-from bert_ner.infer import TagPrediction
+from bert_ner.error_analysis import expected_calibration_error, error_breakdown, reliability_table, entity_confidences
+from bert_ner.tagger import TagPrediction
 from bert_ner.metrics import bootstrap_f1_ci, entity_scores, evaluate_raw_text
 
 NOTHING = dict(precision=0., recall=0., f1=0., support=0)

@@ -25,9 +25,12 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from bert_ner.core import ROOT, BertNerError, read_json
-from bert_ner.infer import Tagger, pretrained_dir
-from bert_ner.sample import generate_corpus
-from bert_ner.triton import ADMIN_HEADER, AsyncTritonTagger, TritonServer, TritonTagger, ServerUnavailable, infer_request, post_json, build_repository, server_ready, list_versions, rollback
+from bert_ner.tagger import Tagger
+from bert_ner.engines import pretrained_dir
+from bert_ner.synthetic import generate_corpus
+from bert_ner.triton.server import ADMIN_HEADER, TritonServer, infer_request, post_json, server_ready
+from bert_ner.triton.client import AsyncTritonTagger, TritonTagger, ServerUnavailable
+from bert_ner.triton.repository import build_repository, list_versions, rollback
 
 from processes import memory, stubs
 
@@ -96,7 +99,7 @@ def test_versions_come_and_go_under_load(mini_tagger_folder, tmp_path, backend):
 
 def test_serve_takes_up_what_is_prepared(mini_tagger_folder, tmp_path):
     folder = build_repository(tmp_path/"models", model=mini_tagger_folder)
-    parent = subprocess.Popen([sys.executable, "-c", "import sys; from bert_ner.triton import serve; serve(sys.argv[1], (0, 0, 0), log=sys.argv[2], timeout=120)", folder, tmp_path/"log"],
+    parent = subprocess.Popen([sys.executable, "-c", "import sys; from bert_ner.triton.server import serve; serve(sys.argv[1], (0, 0, 0), log=sys.argv[2], timeout=120)", folder, tmp_path/"log"],
                               stdout=subprocess.PIPE, text=True)
     try:
         url = re.search(r"gRPC (\S+),", parent.stdout.readline())[1]

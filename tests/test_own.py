@@ -6,8 +6,9 @@ import pytest
 import yaml
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from bert_ner.core import ROOT, BertNerError, seed_everything
-from bert_ner.data import load_corpus, build_tag_list, to_dataset, words_and_tags
+from bert_ner.core import ROOT, BertNerError, list_notebooks, seed_everything
+from bert_ner.data import load_corpus, to_dataset, words_and_tags
+from bert_ner.corpus import build_tag_list
 
 FRAMES = ["Take {drug} {dose} with water .", "She was given {dose} of {drug} in March .", "No {drug} before {time} , please .", "Since {time} he has had {drug} .",
           "The doctor wrote : {dose} , then rest .", "Nothing was found .", "{drug} and {drug} do not mix .", "Normal food until {time} ."]
@@ -87,7 +88,8 @@ def test_both_models_learn_the_new_tags(trained):
 
 def test_the_exported_tagger_finds_them_in_text(trained):
     import bert_ner.baseline  # makes its engine known
-    from bert_ner.infer import Tagger, model_labels
+    from bert_ner.tagger import Tagger
+    from bert_ner.engines import model_labels
     top, ds, _ = trained
     text = "She was given 10 ml of Normacol Plus in March."
     for folder, engine in (("bert", "torch"), ("onnx", "onnx"), ("onnx", "onnx-int8"), ("baseline", "baseline")):
@@ -98,8 +100,8 @@ def test_the_exported_tagger_finds_them_in_text(trained):
 
 
 def test_scores_and_error_tables_speak_of_the_new_types(trained):
-    from bert_ner.errors import expected_calibration_error, most_confused_words, error_breakdown, entity_confidences, label_confusions
-    from bert_ner.infer import Tagger
+    from bert_ner.error_analysis import expected_calibration_error, most_confused_words, error_breakdown, entity_confidences, label_confusions
+    from bert_ner.tagger import Tagger
     from bert_ner.metrics import evaluate
     top, ds, _ = trained
     tagger, (words, gold) = Tagger.from_pretrained(top/"onnx", "onnx"), words_and_tags(ds["test"])
@@ -112,8 +114,10 @@ def test_scores_and_error_tables_speak_of_the_new_types(trained):
 
 
 def test_a_real_triton_server_speaks_of_the_new_types(trained, tmp_path):
-    from bert_ner.infer import Tagger
-    from bert_ner.triton import TritonServer, TritonTagger, find_mismatches, build_repository
+    from bert_ner.tagger import Tagger
+    from bert_ner.triton.server import TritonServer
+    from bert_ner.triton.client import TritonTagger, find_mismatches
+    from bert_ner.triton.repository import build_repository
     top, ds, _ = trained
     texts = [" ".join(w) for w in ds["test"]["words"]]
     local = Tagger.from_pretrained(top/"onnx", "onnx").tag_batch(texts)
@@ -126,8 +130,9 @@ def test_a_real_triton_server_speaks_of_the_new_types(trained, tmp_path):
 
 def test_the_demo_comes_up_and_the_new_types_have_colours(trained):
     from bert_ner.demo import demo
-    from bert_ner.infer import Tagger, model_labels
-    from bert_ner.show import LABEL_COLORS, label_color, highlight, legend
+    from bert_ner.tagger import Tagger
+    from bert_ner.engines import model_labels
+    from bert_ner.render import LABEL_COLORS, label_color, highlight, legend
     demo(trained[0]/"onnx", engine="onnx")
     text = "Take Aspirin 2 pills with water."
     marked = re.findall(r'<mark class="ner-(\w+)" data-label="(\w+)"', highlight(text, Tagger.from_pretrained(trained[0]/"onnx", "onnx").tag(text)))
@@ -164,7 +169,7 @@ def test_every_stage_knows_the_parameters_of_an_own_corpus():
     from bert_ner.cli import stage_parameters
     with initialize_config_dir(str(ROOT/"conf"), version_base=None): values = OmegaConf.to_container(compose("config", ["data=own"]), resolve=True)
     for stage in (stages := "data baseline bert export bench bulk tensorrt triton demo".split()):
-        notebook, = (ROOT/"nbs").glob(f"[0-9]*_{stage}.ipynb")
+        notebook, = [p for p in list_notebooks() if p.stem.partition("_")[2] == stage]
         given = stage_parameters(set(pm.inspect_notebook(str(notebook))), stage, values)
         assert given["seed"] == 42 and given.get("corpus", given.get("name")) == "own"
     assert len(stages) == 9

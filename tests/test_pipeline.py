@@ -9,7 +9,7 @@ import yaml
 
 from bert_ner.core import ROOT, GMB_LABELS, artifact_path, load_params
 from bert_ner.data import load_splits, words_and_tags
-from bert_ner.infer import Tagger, compare_taggers
+from bert_ner.tagger import Tagger, compare_taggers
 
 pytestmark = pytest.mark.pipeline
 STAGES = {name: stage for name, stage in yaml.safe_load((ROOT/"dvc.yaml").read_text())["stages"].items() if name != "code"}    # which has no notebook

@@ -9,9 +9,10 @@ import pytest
 
 from bert_ner.core import file_hash, read_json
 from bert_ner.data import load_corpus, to_dataset, words_and_tags
-from bert_ner.infer import Tagger, pretrained_dir
+from bert_ner.tagger import Tagger
+from bert_ner.engines import pretrained_dir
 from bert_ner.metrics import entity_scores
-from bert_ner.sample import generate_corpus
+from bert_ner.synthetic import generate_corpus
 
 TEXT = "Angela Merkel met officials in Paris on Monday."
 

@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from bert_ner.core import ROOT, GMB_TAGS, BertNerError, assign_split
-from bert_ner.data import add_extra_files, likely_corpus_files, ensure_gmb, load_corpus, read_corpus, build_tag_list, to_dataset, words_and_tags
-from bert_ner.sample import corpus_csv, generate_corpus
+from bert_ner.data import add_extra_files, ensure_gmb, load_corpus, to_dataset, words_and_tags
+from bert_ner.corpus import likely_corpus_files, read_corpus, build_tag_list
+from bert_ner.corpus import corpus_csv
+from bert_ner.synthetic import generate_corpus
 
 HEAD = "Sentence #,Word,POS,Tag\n"
 

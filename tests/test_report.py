@@ -10,10 +10,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from playwright.sync_api import sync_playwright
 
 from bert_ner.cli import run_notebook
-from bert_ner.core import ROOT
+from bert_ner.core import ROOT, list_notebooks
 from bert_ner.report import report_page, report_parts, run_parameters
 
-STAGES = [p for p in sorted((ROOT/"nbs").glob("[0-9]*.ipynb")) if any("".join(c["source"]).startswith("#| slow") for c in json.loads(p.read_text())["cells"])]
+STAGES = [p for p in list_notebooks() if any("".join(c["source"]).startswith("#| slow") for c in json.loads(p.read_text())["cells"])]
 PNG = base64.b64encode(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYPj/HwADAgH/5Z1j4QAAAABJRU5ErkJggg==")).decode()
 
 

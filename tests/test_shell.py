@@ -83,7 +83,7 @@ def test_version_and_module():
 
 
 def test_engines_are_one_list(call):
-    from bert_ner.infer import ENGINES
+    from bert_ner.engines import ENGINES
     assert sorted(cli.ENGINE_NAMES) == sorted({*ENGINES, "triton"})
     wrong, about = call("infer", "Paris", "--engine", "onyx"), " ".join(call("infer", "-h").out.split())
     assert wrong.status == 2 and "'onyx' is none of" in last_line(wrong)
@@ -196,15 +196,15 @@ def test_a_lone_surrogate(infer):
 # which model answers
 
 def test_verbose_names_the_model(infer, mini_tagger_folder, monkeypatch):
-    from bert_ner.infer import Tagger
+    from bert_ner.tagger import Tagger
     said = infer("in Paris", "-v")
     assert said.err == f"bert-ner: {Tagger.from_pretrained(mini_tagger_folder, 'onnx').description}\n" and "Paris" in said.out
     assert places(infer("in Paris", "--verbose", "--json")) == [(3, "Paris")]
 
 
 def test_verbose_names_the_server(call, monkeypatch):
-    from bert_ner.infer import Entities
-    from bert_ner.triton import TritonTagger
+    from bert_ner.tagger import Entities
+    from bert_ner.triton.client import TritonTagger
     from tritonclient.grpc import InferenceServerClient
     monkeypatch.setattr(InferenceServerClient, "get_model_metadata", lambda *a, **kw: SimpleNamespace(name="bert_ner", versions=["3"]))
     monkeypatch.setattr(TritonTagger, "tag", lambda self, text: Entities([], text))
@@ -217,7 +217,7 @@ def test_an_engine_finds_its_own_model(call, monkeypatch, tmp_path):
     monkeypatch.delenv("BERT_NER_MODEL", raising=False)
     monkeypatch.setattr(core, "ROOT", project(tmp_path))
     asked = []
-    monkeypatch.setattr("bert_ner.infer.Tagger.from_pretrained", lambda model, engine: asked.append((model, engine)))
+    monkeypatch.setattr("bert_ner.tagger.Tagger.from_pretrained", lambda model, engine: asked.append((model, engine)))
     for engine in ("torch", "baseline", "onnx", "auto"): cli.load_tagger(engine, None, None)
     assert asked == [(tmp_path/"models/sample/bert", "torch"), (tmp_path/"models/sample/baseline", "baseline"), (None, "onnx"), (None, "auto")]
 
@@ -343,7 +343,7 @@ def project(folder):
     return folder
 
 
-@pytest.mark.parametrize("args", [["train"], ["train", "-S", "bert.epochs=1"], ["to-onnx"], ["to-tensorrt"], ["stage", "bert"], ["publish"], ["prepare-triton"], ["serve"], ["serve", "--docker"], ["demo-local"], ["demo-triton"],
+@pytest.mark.parametrize("args", [["train"], ["train", "-S", "bert.epochs=1"], ["to-onnx"], ["to-tensorrt"], ["run-stage", "bert"], ["publish"], ["prepare-triton"], ["serve"], ["serve", "--docker"], ["demo-local"], ["demo-triton"],
                                   ["setup-triton"], ["infer", "Paris", "--engine", "torch"]])
 def test_verbs_outside_of_a_project(call, monkeypatch, tmp_path, args):
     for name in ("core", "cli", "triton", "demo", "infer"): monkeypatch.setattr(importlib.import_module(f"bert_ner.{name}"), "ROOT", tmp_path)

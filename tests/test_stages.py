@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from bert_ner.cli import is_stage_cell, run_stage, stage_cells, stage_code, stage_parameters, write_stage_code
-from bert_ner.core import PARAM_RULES, ROOT, BertNerError, check_params, stage_params
+from bert_ner.core import PARAM_RULES, ROOT, BertNerError, check_params, list_notebooks, stage_params
 
-NOTEBOOKS = {f.stem.partition("_")[2]: f for f in sorted((ROOT/"nbs").glob("[0-9]*.ipynb"))
+NOTEBOOKS = {f.stem.partition("_")[2]: f for f in list_notebooks()
     if any("parameters" in c["metadata"].get("tags", []) for c in json.loads(f.read_text())["cells"])}
 DVC_FILES = ("dvc.yaml", "gpu/dvc.yaml", "bench/dvc.yaml", "bulk/dvc.yaml", "ablations/dvc.yaml")
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -171,7 +171,7 @@ def made(tmp_path_factory):
     values = yaml.safe_load((ROOT/"params.yaml").read_text())
     (folder/"params.yaml").write_text(yaml.safe_dump({**values, **{k: {**values[k], **v} for k, v in SMALL.items()}}))
     for stage in ("data", "baseline"):
-        done = run_ner("stage", stage, BERT_NER_ROOT=str(folder))
+        done = run_ner("run-stage", stage, BERT_NER_ROOT=str(folder))
         assert not done.returncode, done.stderr
     return folder, files(folder)
 
@@ -221,7 +221,7 @@ def test_a_failing_stage_leaves_the_last_good_run(made):
     figures, = [c for c in nb["cells"] if c["cell_type"] == "code" and "write_metrics(" in "".join(c["source"])]
     figures["source"] = ["#| slow\nraise BertNerError('no figures today')"]
     notebook.write_text(json.dumps(nb))
-    done = run_ner("stage", "baseline", BERT_NER_ROOT=str(folder))
+    done = run_ner("run-stage", "baseline", BERT_NER_ROOT=str(folder))
     assert done.returncode == 1 and "no figures today (the failed copy is 02_baseline.failed.ipynb)" in done.stderr
     assert {k: v for k, v in files(folder).items() if "baseline-runs" not in k and ".failed." not in k} == before
 

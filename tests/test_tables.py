@@ -4,7 +4,7 @@ import asyncio
 import pytest
 
 from bert_ner.demo import tag_with_alternatives
-from bert_ner.infer import AsyncTagger, Tagger
+from bert_ner.tagger import AsyncTagger, Tagger
 
 PEOPLE = [("John Smith", "London", "Barclays"), ("Maria Garcia", "Madrid", "Santander"), ("Kenji Sato", "Tokyo", "Toyota"), ("Anna Keller", "Paris", "Reuters")]
 

@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bert_ner import infer
+from bert_ner import engines
 from bert_ner.core import ROOT, BertNerError
-from bert_ner.infer import ENGINES, AsyncTagger, Tagger, select_engine, load_engine, pretrained_dir, runnable_engines
-from bert_ner.pieces import load_tokenizer_config, model_info, save_tokenizer_config
+from bert_ner.engines import ENGINES, select_engine, load_engine, pretrained_dir, runnable_engines
+from bert_ner.tagger import AsyncTagger, Tagger
+from bert_ner.windows import load_tokenizer_config, model_info, save_tokenizer_config
 
 TEXTS = ["Mr. Bush met Paris in New York on Monday.", "", "Monday", "nothing here", "in Paris"]
 
@@ -281,7 +282,7 @@ def test_an_async_one_can_be_pickled(tagger):
 
 # engines and devices
 
-def no_cuda(monkeypatch): monkeypatch.setattr(infer, "_has_cuda", lambda package: False)
+def no_cuda(monkeypatch): monkeypatch.setattr(engines, "_has_cuda", lambda package: False)
 
 
 def test_device(mini_tagger_folder, monkeypatch):
@@ -311,7 +312,7 @@ def test_a_gpu_that_onnx_runtime_cannot_use_is_no_silent_fallback(mini_tagger_fo
 
 def test_torch_on_a_device(monkeypatch):
     import torch
-    from bert_ner.bert import TorchEngine
+    from bert_ner.engines import TorchEngine
     class Model(torch.nn.Module): pass
     assert TorchEngine(Model(), device="cpu").device == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -319,10 +320,10 @@ def test_torch_on_a_device(monkeypatch):
 
 
 def test_auto_on_cuda_takes_what_can(mini_tagger_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(infer, "_has_cuda", lambda package: package == "onnxruntime")
+    monkeypatch.setattr(engines, "_has_cuda", lambda package: package == "onnxruntime")
     assert select_engine(mini_tagger_folder, "cuda") == "onnx"
     (tmp_path/"model.safetensors").touch(); (tmp_path/"config.json").write_text('{"model_type": "bert"}')
-    monkeypatch.setattr(infer, "_has_cuda", lambda package: package == "torch")
+    monkeypatch.setattr(engines, "_has_cuda", lambda package: package == "torch")
     assert select_engine(tmp_path, "cuda") == select_engine(tmp_path) == "torch"
 
 
@@ -353,7 +354,7 @@ def test_an_engine_without_its_file_names_it_and_those_that_can(mini_tagger_fold
 def test_engines_are_the_same_whatever_was_imported():
     "And none is imported before it is asked for."
     code = """import sys
-from bert_ner.infer import ENGINES
+from bert_ner.engines import ENGINES
 before = list(ENGINES)
 assert not {"torch", "transformers", "openvino", "onnxruntime"} & set(sys.modules)
 import bert_ner.bert, bert_ner.baseline, bert_ner.tensorrt
@@ -389,7 +390,7 @@ def project(top, params="data: {name: own}\n", corpus="", model=None):
     return top
 
 
-def answers(top, code="from bert_ner.infer import default_model_dir; print(default_model_dir())", **env):
+def answers(top, code="from bert_ner.engines import default_model_dir; print(default_model_dir())", **env):
     "What a program in the folder `top` prints, for a library that lies elsewhere."
     elsewhere = top.parent/"library"
     if not elsewhere.exists(): elsewhere.mkdir(); shutil.copytree(ROOT/"bert_ner", elsewhere/"bert_ner", ignore=shutil.ignore_patterns("__pycache__"))
@@ -423,14 +424,14 @@ FOREIGN = dict(other="data:\n  path: x\n", no_data="model: 5\n", a_list="- 1\n",
 def test_in_a_foreign_folder_the_shipped_model_answers_and_no_folder_is_made(top, content, env):
     (top/"dvc.yaml").write_text("stages: {}\n")
     (top/"params.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert answers(top, "from bert_ner import Tagger; from bert_ner.infer import default_model_dir; print(Tagger.from_pretrained(default_model_dir()).folder)", **env).endswith("library/bert_ner/pretrained")
+    assert answers(top, "from bert_ner import Tagger; from bert_ner.engines import default_model_dir; print(Tagger.from_pretrained(default_model_dir()).folder)", **env).endswith("library/bert_ner/pretrained")
     assert sorted(p.name for p in top.iterdir()) == ["dvc.yaml", "params.yaml"]
 
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
 def test_a_broken_params_yaml_in_our_project_is_one_sentence(top, content):
     project(top); (top/"params.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    said = answers(top, "from bert_ner import Tagger; from bert_ner.infer import default_model_dir; print(Tagger.from_pretrained(default_model_dir()).folder)")
+    said = answers(top, "from bert_ner import Tagger; from bert_ner.engines import default_model_dir; print(Tagger.from_pretrained(default_model_dir()).folder)")
     assert said.startswith("error: ") and "params.yaml" in said and "\n" not in said
 
 
@@ -439,7 +440,7 @@ def test_a_read_only_project_is_read(top, mini_tagger_folder):
     before = sorted(str(p) for p in top.rglob("*"))
     answers(top)                                                                   # the library is copied beside it
     for p in [*top.rglob("*"), top]: p.chmod(p.stat().st_mode & ~0o222)
-    try: assert answers(top, "from bert_ner import Tagger; from bert_ner.infer import default_model_dir; t = Tagger.from_pretrained(default_model_dir()); print(t.folder, len(t.tag('in Paris')))") == f"{top/'models'/'own'/'onnx'} 1"
+    try: assert answers(top, "from bert_ner import Tagger; from bert_ner.engines import default_model_dir; t = Tagger.from_pretrained(default_model_dir()); print(t.folder, len(t.tag('in Paris')))") == f"{top/'models'/'own'/'onnx'} 1"
     finally:
         for p in [top, *top.rglob("*")]: p.chmod(p.stat().st_mode | 0o200)
     assert sorted(str(p) for p in top.rglob("*")) == before

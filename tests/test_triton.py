@@ -12,8 +12,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
 from bert_ner.core import ROOT, BertNerError
-from bert_ner.infer import Tagger
-from bert_ner.triton import MAX_CHARS, MAX_TEXTS, REQUEST_CHARS, STARTUP_LOCK_ERROR, AsyncTritonTagger, TritonServer, TritonTagger, is_signed, find_free_ports, build_repository, serve, server_ready, ner_config, list_versions, rollback
+from bert_ner.tagger import Tagger
+from bert_ner.triton.model import MAX_CHARS, MAX_TEXTS
+from bert_ner.triton.client import REQUEST_CHARS, AsyncTritonTagger, TritonTagger
+from bert_ner.triton.server import STARTUP_LOCK_ERROR, TritonServer, serve, server_ready
+from bert_ner.triton.repository import is_signed, build_repository, ner_config, list_versions, rollback
+from bert_ner.triton.environment import find_free_ports
 
 from processes import group, named, processes
 
@@ -345,7 +349,7 @@ def test_port_in_use(server, repository):
 def test_port_taken_while_it_starts(server, repository, tmp_path, monkeypatch):
     port = int(server.urls["grpc"].split(":")[1])
     ours = find_free_ports([0, 0])
-    monkeypatch.setattr("bert_ner.triton.find_free_ports", lambda wanted: [ours[0], port, ours[1]])
+    monkeypatch.setattr("bert_ner.triton.server.find_free_ports", lambda wanted: [ours[0], port, ours[1]])
     with pytest.raises(BertNerError, match="did not start: .*(in use|bind|start)"): TritonServer(repository, log=tmp_path/"log", timeout=120)
     assert not named(f"--http-port={ours[0]}") and server.is_alive()
 
@@ -481,7 +485,7 @@ def test_clean_stop(repository, tmp_path):
     assert not list(Path("/dev/shm").glob(f"{server.memory}*"))
 
 
-SERVE = "import sys; from bert_ner.triton import serve; serve(sys.argv[1], (0, 0, 0), log=sys.argv[2], timeout=120)"
+SERVE = "import sys; from bert_ner.triton.server import serve; serve(sys.argv[1], (0, 0, 0), log=sys.argv[2], timeout=120)"
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_parent_ends(repository, tmp_path, how):

@@ -1,0 +1,1 @@
+"Very many texts: files in, the same rows with their entities out (`run.annotate`), read by `readers`, cut into `shards`, resumed by `manifest`."
