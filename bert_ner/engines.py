@@ -13,6 +13,7 @@ from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from .core import *
 from .windows import *
 import numpy as np
@@ -21,9 +22,9 @@ import numpy as np
 class OnnxEngine:
     "Logits by ONNX Runtime from the ONNX file `path`, on the GPU where this ONNX Runtime has CUDA."
     def __init__(self,
-        path: Path,           # model.onnx or model.int8.onnx
-        threads: int = 0,     # of each stream; 0: the cores, shared among the streams
-        num_streams: int = 0,     # batches at once; 0: one, and many batches go to `bulk`
+        path: Path,                 # model.onnx or model.int8.onnx
+        threads: int = 0,           # of each stream; 0: the cores, shared among the streams
+        num_streams: int = 0,       # batches at once; 0: one, and many batches go to `bulk`
         device: str | None = None,  # "cpu" or "cuda"; None: CUDA where this ONNX Runtime has it
     ):
         import onnxruntime as ort
@@ -33,17 +34,33 @@ class OnnxEngine:
         options.intra_op_num_threads = threads or (max(1, available_cpus() // num_streams) if num_streams else 0)
         options.enable_mem_pattern = False                        # it would keep a plan for each shape of a batch
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers()]
+        providers = [
+            p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers()
+        ]
         if device == "cpu": providers = ["CPUExecutionProvider"]
         if device == "cuda" and providers[0] != "CUDAExecutionProvider":
-            raise BertNerError("this ONNX Runtime has no CUDA: `pip install onnxruntime-gpu` in place of onnxruntime on a machine with an NVIDIA GPU, or device=\"cpu\"")
+            raise BertNerError(
+                "this ONNX Runtime has no CUDA: `pip install onnxruntime-gpu` in place of "
+                'onnxruntime on a machine with an NVIDIA GPU, or device="cpu"'
+            )
         try: self.session = ort.InferenceSession(str(path), options, providers=providers)
-        except Exception as e: raise BertNerError(f"{path} is not a model that ONNX Runtime reads ({type(e).__name__}): export it again") from e
+        except Exception as e:
+            raise BertNerError(
+                f"{path} is not a model that ONNX Runtime reads ({type(e).__name__}): export it again"
+            ) from e
         if device == "cuda" and self.session.get_providers()[0] != providers[0]:
-            raise BertNerError("ONNX Runtime cannot use the GPU: its own message stands above; device=\"cpu\" runs everywhere")
+            raise BertNerError(
+                'ONNX Runtime cannot use the GPU: its own message stands above; device="cpu" runs everywhere'
+            )
         self.device = device
-        self.names, self.name, self.path, self.num_streams = [i.name for i in self.session.get_inputs()], path.name, path, max(1, num_streams)
-        self.max_batch_tokens = 1024 if len(providers) == 1 else 2048       # on a processor larger batches are no faster, and take more memory
+        self.names, self.name, self.path, self.num_streams = (
+            [i.name for i in self.session.get_inputs()],
+            path.name,
+            path,
+            max(1, num_streams),
+        )
+        # on a processor larger batches are no faster, and take more memory
+        self.max_batch_tokens = 1024 if len(providers) == 1 else 2048
         if num_streams or threads or len(providers) > 1 or available_cpus() == 1: self.throughput_engine = self
 
     @cached_property
@@ -57,16 +74,23 @@ class OnnxEngine:
         return self.session.run(["logits"], {k: given[k] for k in self.names})[0]
 
 # %% ../nbs/00d_engines.ipynb #0011
-QDQ_REPLACEMENTS = {  # operator -> its float counterpart, its domain, and which of its inputs that one reads: as they are, or (integers, scale, zero point)
+# operator -> its float counterpart, its domain, and which of its inputs that one reads: as they are, or (integers,
+# scale, zero point)
+QDQ_REPLACEMENTS = {
     "MatMulIntegerToFloat": ("MatMul", "", [(0, 2, 4), (1, 3, 5)]),
     "QAttention": ("Attention", "com.microsoft", [(0, 3, 6), (1, 4, 7), 2, 5]),
-    "QEmbedLayerNormalization": ("EmbedLayerNormalization", "com.microsoft", [0, 1, (2, 8, 13), (3, 9, 14), (4, 10, 15), (5, 11, 16), (6, 12, 17), 7]),
+    "QEmbedLayerNormalization": (
+        "EmbedLayerNormalization",
+        "com.microsoft",
+        [0, 1, (2, 8, 13), (3, 9, 14), (4, 10, 15), (5, 11, 16), (6, 12, 17), 7],
+    ),
 }
 
 def to_qdq(
     model,  # onnx.ModelProto of model.int8.onnx, changed in place
 ):          # the same
-    "Put `DequantizeLinear` and a float operator in the place of each quantised one: what readers other than ONNX Runtime understand."
+    """Put `DequantizeLinear` and a float operator in the place of each quantised one: what readers other than ONNX
+    Runtime understand."""
     from onnx import helper
     nodes = []
     for n in model.graph.node:
@@ -74,7 +98,10 @@ def to_qdq(
             given, (n.op_type, n.domain, inputs) = list(n.input), QDQ_REPLACEMENTS[n.op_type]
             del n.input[:]
             for i in inputs:
-                if isinstance(i, tuple): nodes.append(helper.make_node("DequantizeLinear", [given[k] for k in i], [f"{n.output[0]}/float_{i[0]}"]))
+                if isinstance(i, tuple):
+                    nodes.append(
+                        helper.make_node("DequantizeLinear", [given[k] for k in i], [f"{n.output[0]}/float_{i[0]}"])
+                    )
                 n.input.append(given[i] if isinstance(i, int) else nodes[-1].output[0])
         nodes.append(n)
     del model.graph.node[:]; model.graph.node.extend(nodes)
@@ -100,35 +127,56 @@ def compile_openvino(
     model,          # openvino.Model
     options: dict,  # OpenVINO's properties
 ):                  # openvino.CompiledModel
-    "Compile `model` for the processor, without snippets and with few kernels kept, where this OpenVINO knows how (properties of its own, which another version may lack)."
+    """Compile `model` for the processor, without snippets and with few kernels kept, where this OpenVINO knows how
+    (properties of its own, which another version may lack)."""
     import openvino
-    try: return openvino.Core().compile_model(model, "CPU", {**options, "SNIPPETS_MODE": "DISABLE", "CPU_RUNTIME_CACHE_CAPACITY": 300})
+    try:
+        return openvino.Core().compile_model(
+            model, "CPU", {**options, "SNIPPETS_MODE": "DISABLE", "CPU_RUNTIME_CACHE_CAPACITY": 300}
+        )
     except RuntimeError: return openvino.Core().compile_model(model, "CPU", options)
 
 # %% ../nbs/00d_engines.ipynb #0016
 class OpenVINOEngine:
-    "Logits by OpenVINO on the processor from the file `path`: int8 products and fp32 where the file is int8, else bf16 where the processor has it."
+    """Logits by OpenVINO on the processor from the file `path`: int8 products and fp32 where the file is int8, else
+    bf16 where the processor has it."""
     static_shapes = True   # it prepares kernels for each shape of a batch: shapes should come again
     max_batch_tokens = 1024   # padded tokens a batch: larger ones are no faster, and take more memory
     def __init__(self,
-        path: Path,           # model.onnx, model.int8.onnx, or an OpenVINO .xml
-        threads: int = 0,     # of all streams together, 0: the cores
-        num_streams: int = 0,     # batches at once; 0: one, and many batches go to `bulk`
-        model=None,           # openvino.Model, where the file was read before: the weights are then held once
+        path: Path,            # model.onnx, model.int8.onnx, or an OpenVINO .xml
+        threads: int = 0,      # of all streams together, 0: the cores
+        num_streams: int = 0,  # batches at once; 0: one, and many batches go to `bulk`
+        model=None,            # openvino.Model, where the file was read before: the weights are then held once
     ):
-        if find_spec("openvino") is None: raise BertNerError("OpenVINO is not installed: `pip install openvino`, or another engine")
+        if find_spec("openvino") is None:
+            raise BertNerError("OpenVINO is not installed: `pip install openvino`, or another engine")
         import onnx, openvino
         path, int8 = Path(path), str(path).endswith("int8.onnx")
         if not path.is_file(): raise BertNerError(f"{path} is missing: {training_hint()}")
         precision = "bf16" if cpu_has_bf16() and not int8 else "f32"
-        options = dict(INFERENCE_NUM_THREADS=threads or available_cpus(), NUM_STREAMS=max(1, num_streams), INFERENCE_PRECISION_HINT=precision,
-                       ENABLE_CPU_PINNING=False)                   # every process would pin its first thread to the same core
+        options = dict(
+            INFERENCE_NUM_THREADS=threads or available_cpus(),
+            NUM_STREAMS=max(1, num_streams),
+            INFERENCE_PRECISION_HINT=precision,
+            ENABLE_CPU_PINNING=False,
+        )  # every process would pin its first thread to the same core
         try:
-            self.read = model or openvino.Core().read_model(to_qdq(onnx.load(path)).SerializeToString() if int8 else str(path))
+            self.read = model or openvino.Core().read_model(
+                to_qdq(onnx.load(path)).SerializeToString() if int8 else str(path)
+            )
             self.model = compile_openvino(self.read, options)
-        except Exception as e: raise BertNerError(f"{path} is not a model that OpenVINO reads ({type(e).__name__}): export it again") from e
-        self.name, self.path, self.num_streams, self.idle = f"openvino {'int8' if int8 else precision}", path, max(1, num_streams), []
-        self.logits(*np.ones((3, 1, 2), np.int64))                # OpenVINO's first arrays, when made by two threads at once, wait for one another for ever
+        except Exception as e:
+            raise BertNerError(
+                f"{path} is not a model that OpenVINO reads ({type(e).__name__}): export it again"
+            ) from e
+        self.name, self.path, self.num_streams, self.idle = (
+            f"openvino {'int8' if int8 else precision}",
+            path,
+            max(1, num_streams),
+            [],
+        )
+        # OpenVINO's first arrays, when made by two threads at once, wait for one another for ever
+        self.logits(*np.ones((3, 1, 2), np.int64))
         if num_streams or threads or available_cpus() == 1: self.throughput_engine = self
 
     @cached_property
@@ -156,8 +204,8 @@ def supports_bf16() -> bool:  # True where bf16 matrix products are faster than 
 class TorchEngine:
     "Logits by PyTorch, in fp32 or, with `bf16`, under bf16 autocast; on the GPU where there is one."
     def __init__(self,
-        model,               # a transformers model for token classification
-        bf16: bool = False,  # autocast to bfloat16
+        model,                      # a transformers model for token classification
+        bf16: bool = False,         # autocast to bfloat16
         device: str | None = None,  # "cpu" or "cuda"; None: the GPU where there is one
     ):
         import torch
@@ -169,8 +217,10 @@ class TorchEngine:
     @classmethod
     def load(cls, folder: Path, attention: str = "sdpa", **kw) -> "TorchEngine":
         "The model that `fine_tune` saved in `folder`, with transformers' `attention` implementation."
+        import torch  # noqa: F401  (named where it is missing)
         from transformers import AutoModelForTokenClassification
-        if not (Path(folder)/"model.safetensors").is_file(): raise BertNerError(f"no trained model in {folder}: {training_hint()}")
+        if not (Path(folder)/"model.safetensors").is_file():
+            raise BertNerError(f"no trained model in {folder}: {training_hint()}")
         return cls(AutoModelForTokenClassification.from_pretrained(folder, attn_implementation=attention), **kw)
 
     def logits(self, input_ids, attention_mask, token_type_ids) -> np.ndarray:
@@ -182,12 +232,14 @@ class TorchEngine:
         return out.float().cpu().numpy()
 
 # %% ../nbs/00d_engines.ipynb #0018
-ENGINES = {  # name -> what opens it, given a tagger's folder and options: a function, or where it is ("module:name"), imported when it is asked for
+# name -> what opens it, given a tagger's folder and options: a function, or where it is ("module:name"), imported when
+# it is asked for
+ENGINES = {
     "onnx": lambda folder, **kw: OnnxEngine(Path(folder)/"model.onnx", **kw),
     "onnx-int8": lambda folder, **kw: OnnxEngine(Path(folder)/"model.int8.onnx", **kw),
     "openvino": lambda folder, **kw: OpenVINOEngine(Path(folder)/"model.onnx", **kw),
     "openvino-int8": lambda folder, **kw: OpenVINOEngine(Path(folder)/"model.int8.onnx", **kw),
-    "torch": lambda folder, **kw: TorchEngine.load(folder, **kw),
+    "torch": "bert_ner.engines:TorchEngine.load",
     "tensorrt": "bert_ner.tensorrt:load_tensorrt",
     "baseline": "bert_ner.baseline:BiLSTMEngine.load",
 }
@@ -211,10 +263,12 @@ def _has_file(name, folder):
     except (OSError, ValueError, TypeError): return False
 
 def runnable_engines(
-    folder: Path,    # a tagger's folder
-) -> list[str]:      # keys of `ENGINES`, in their order
+    folder: Path,  # a tagger's folder
+) -> list[str]:    # keys of `ENGINES`, in their order
     "The engines that have their file in `folder` and their package in this environment."
-    return [n for n, (_, package, *_) in _TRAITS.items() if _has_file(n, Path(folder)) and find_spec(package) is not None]
+    return [
+        n for n, (_, package, *_) in _TRAITS.items() if _has_file(n, Path(folder)) and find_spec(package) is not None
+    ]
 
 # %% ../nbs/00d_engines.ipynb #0018b
 def _check_device(name, device):
@@ -226,14 +280,27 @@ def _check_device(name, device):
 def _check_options(name, options):
     right = ("device", *_TRAITS[name][3])
     wrong = [k for k in options if k not in right]
-    if wrong: raise BertNerError(f"no option '{wrong[0]}' for the engine '{name}': beside the engine itself there are {', '.join(right)}")
+    if wrong:
+        raise BertNerError(
+            f"no option '{wrong[0]}' for the engine '{name}': beside the engine itself there are {', '.join(right)}"
+        )
+
+def _import_opener(path):
+    "What the import path `module:name` leads to."
+    module, _, attribute = path.partition(":")
+    opener: Any = import_module(module)
+    for part in attribute.split("."): opener = getattr(opener, part)
+    return opener
 
 def load_engine(
-    name: str,      # a key of `ENGINES`
-    folder: Path,   # a tagger's folder
-    **kw,           # device ("cpu", "cuda") and the engine's own options
-):                  # an engine
-    "Open the engine `name` of `folder`. Raises `BertNerError` for a name, device or option that is not known, and where the folder or this machine has not what it needs."
+    name: str,     # a key of `ENGINES`
+    folder: Path,  # a tagger's folder
+    **kw,          # device ("cpu", "cuda") and the engine's own options
+):                 # an engine
+    """Open the engine `name` of `folder`.
+
+    Raises `BertNerError` for a name, device or option that is not known, and where the folder or this machine has not
+    what it needs."""
     if name not in ENGINES: raise BertNerError(f"no engine '{name}': there are {', '.join(ENGINES)}")
     opener, folder, ours = ENGINES[name], Path(folder), name in _TRAITS
     if kw.get("device") is None: kw.pop("device", None)
@@ -244,13 +311,14 @@ def load_engine(
         if _TRAITS[name][0] and not _has_file(name, folder):
             file, others = folder/_TRAITS[name][0], runnable_engines(folder)
             what = "is not the weights that" if file.is_file() else "is missing, which"
-            raise BertNerError(f"{file} {what} the engine '{name}' reads: " + (f"this folder has files for {', '.join(others)}" if others else training_hint()))
-    if isinstance(opener, str):
-        module, _, attribute = opener.partition(":")
-        try: opener = import_module(module)
-        except ImportError as e: raise BertNerError(f"the engine '{name}' needs the package {e.name}: `pip install {e.name}`, or take another engine") from e
-        for part in attribute.split("."): opener = getattr(opener, part)
-    return opener(folder, **kw)
+            raise BertNerError(
+                f"{file} {what} the engine '{name}' reads: "
+                + (f"this folder has files for {', '.join(others)}" if others else training_hint())
+            )
+    try: return (_import_opener(opener) if isinstance(opener, str) else opener)(folder, **kw)
+    except ImportError as e:
+        raise BertNerError(f"the engine '{name}' needs the package {e.name}: "
+                           f"`pip install {e.name}`, or take another engine") from e
 
 # %% ../nbs/00d_engines.ipynb #0021
 SHIPPED_DIR = Path(find_spec("bert_ner").submodule_search_locations[0])/"pretrained"
@@ -258,7 +326,9 @@ SHIPPED_DIR = Path(find_spec("bert_ner").submodule_search_locations[0])/"pretrai
 def pretrained_dir() -> Path:  # a tagger's folder
     "Where the tagger that ships with the library is. Raises `BertNerError` where this copy of the library has none."
     if (SHIPPED_DIR/"tagger.json").is_file(): return SHIPPED_DIR
-    raise BertNerError(f"{SHIPPED_DIR} holds no model: {training_hint() if is_project(ROOT) else 'install bert-ner again'}")
+    raise BertNerError(
+        f"{SHIPPED_DIR} holds no model: {training_hint() if is_project(ROOT) else 'install bert-ner again'}"
+    )
 
 def default_model_dir() -> Path:       # a tagger's folder
     """The model that answers where none is named: the folder in the environment variable `BERT_NER_MODEL` (a relative one: in the project's top folder); else
@@ -276,7 +346,11 @@ def model_labels(
     folder: Path,  # a tagger's folder
 ) -> list[str]:    # in the model's order
     "The types of entities that the tagger of `folder` knows; where nothing is trained yet, the 8 of `core`."
-    return entity_labels(load_tokenizer_config(folder)[1]) if (Path(folder)/"tagger.json").is_file() else list(GMB_LABELS)
+    return (
+        entity_labels(load_tokenizer_config(folder)[1])
+        if (Path(folder) / "tagger.json").is_file()
+        else list(GMB_LABELS)
+    )
 
 # %% ../nbs/00d_engines.ipynb #0021a
 def _has_cuda(package):
@@ -287,17 +361,21 @@ def _has_cuda(package):
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 def select_engine(
-    folder: Path,                # a tagger's folder
-    device: str | None = None,   # "cpu" or "cuda"; None: the processor, or what the engine finds
-) -> str:                        # a key of `ENGINES`
-    "The fastest engine for the files of `folder` on this machine: OpenVINO in bf16 with AMX, in int8 with VNNI, in bf16 where there is no int8; else ONNX Runtime. Raises `BertNerError` where `device` is cuda and there is none."
+    folder: Path,               # a tagger's folder
+    device: str | None = None,  # "cpu" or "cuda"; None: the processor, or what the engine finds
+) -> str:                       # a key of `ENGINES`
+    """The fastest engine for the files of `folder` on this machine: OpenVINO in bf16 with AMX, in int8 with VNNI, in
+    bf16 where there is no int8; else ONNX Runtime. Raises `BertNerError` where `device` is cuda and there is none."""
     folder = Path(folder)
     if device is not None: _check_device("", device)
     if device == "cuda":
         found = next((n for n in ("onnx", "torch") if _has_file(n, folder) and _has_cuda(_TRAITS[n][1])), None)
         if found: return found
         if _has_file("tensorrt", folder) and find_spec("tensorrt") is not None: return "tensorrt"
-        raise BertNerError(f"no CUDA for the model in {folder}: it takes an NVIDIA GPU, and model.onnx with onnxruntime-gpu or model.safetensors with PyTorch for CUDA; device=\"cpu\" runs everywhere")
+        raise BertNerError(
+            f"no CUDA for the model in {folder}: it takes an NVIDIA GPU, and model.onnx with "
+            'onnxruntime-gpu or model.safetensors with PyTorch for CUDA; device="cpu" runs everywhere'
+        )
     fp32, int8 = ((folder/n).is_file() for n in ("model.onnx", "model.int8.onnx"))
     openvino, flags = find_spec("openvino") is not None, cpu_flags()
     if openvino and fp32 and "amx_bf16" in flags: return "openvino"

@@ -32,16 +32,20 @@ def error_breakdown(
             counts[kind, "right" if (kind, a, b) in over else "wrong type" if any((x, y) == (a, b) for _, x, y in over)
                    else "wrong boundary" if any(k == kind for k, *_ in over) else "both" if over else "missed"] += 1
         for kind, a, b in said: counts[kind, "spurious"] += not any(x < b and a < y for _, x, y in real)
-    table = pd.DataFrame([[counts[t, k] for k in ERROR_TYPES] for t in sorted({t for t, _ in counts})], sorted({t for t, _ in counts}), ERROR_TYPES)
+    table = pd.DataFrame(
+        [[counts[t, k] for k in ERROR_TYPES] for t in sorted({t for t, _ in counts})],
+        sorted({t for t, _ in counts}),
+        ERROR_TYPES,
+    )
     table["entities"] = table[ERROR_TYPES[:-1]].sum(axis=1)
     table.loc["all"] = table.sum()
     return table
 
 # %% ../nbs/00g_error_analysis.ipynb #0009
 def label_confusions(
-    gold: list[list[str]],  # IOB2 tags of each sentence
-    pred: list[list[str]],  # the same shape
-) -> list[tuple[str, str]]: # (gold type, predicted type); "missed" where no predicted entity has the same ends
+    gold: list[list[str]],   # IOB2 tags of each sentence
+    pred: list[list[str]],   # the same shape
+) -> list[tuple[str, str]]:  # (gold type, predicted type); "missed" where no predicted entity has the same ends
     "Which type each entity of the corpus was taken for."
     out = []
     for g, p in zip(gold, pred, strict=True):
@@ -62,8 +66,10 @@ def most_confused_words(
     for w, g, p in ((w, g, p) for s in zip(words, gold, pred, strict=True) for w, g, p in zip(*s, strict=True)):
         if g != p: wrong[w][f"{g} → {p}"] += 1
     rows = sorted(((sum(c.values()), w, c) for w, c in wrong.items()), key=lambda r: (-r[0], r[1]))[:n]
-    return pd.DataFrame([(w, k, seen[w], round(k / seen[w], 3), "{} ({}×)".format(*c.most_common(1)[0])) for k, w, c in rows],
-                        columns=["word", "wrong", "seen", "share", "most often"])
+    return pd.DataFrame(
+        [(w, k, seen[w], round(k / seen[w], 3), "{} ({}×)".format(*c.most_common(1)[0])) for k, w, c in rows],
+        columns=["word", "wrong", "seen", "share", "most often"],
+    )
 
 # %% ../nbs/00g_error_analysis.ipynb #0015
 def render_comparison(
@@ -73,13 +79,21 @@ def render_comparison(
 ) -> str:              # HTML
     "The sentence twice, highlighted: as the corpus has it and as the tagger does."
     text, offsets = detokenize(words)
-    line = lambda name, tags: f'<div style="font-size:12px;opacity:.75">{name}</div>' + highlight(text, aggregate_entities(text, offsets, tags, np.ones(len(tags))))
-    return '<div style="margin-bottom:1.2em">' + line("corpus", gold) + line("predicted", pred).replace(STYLE, "") + "</div>"
+    line = lambda name, tags: (
+        f'<div style="font-size:12px;opacity:.75">{name}</div>'
+        + highlight(text, aggregate_entities(text, offsets, tags, np.ones(len(tags))))
+    )
+    return (
+        '<div style="margin-bottom:1.2em">'
+        + line("corpus", gold)
+        + line("predicted", pred).replace(STYLE, "")
+        + "</div>"
+    )
 
 # %% ../nbs/00g_error_analysis.ipynb #0018
 def entity_confidences(
-    tagged,                 # TagPrediction of each sentence: .tags, .probs
-    gold: list[list[str]],  # IOB2 tags
+    tagged,                          # TagPrediction of each sentence: .tags, .probs
+    gold: list[list[str]],           # IOB2 tags
 ) -> tuple[np.ndarray, np.ndarray]:  # float [entities]: scores; bool [entities]: right
     "The score of every predicted entity and whether the corpus has it."
     rows = [(float(np.mean(t.probs[a:b])), (k, a, b) in real) for t, g in zip(tagged, gold, strict=True)
@@ -94,7 +108,11 @@ def reliability_table(
     "Score against share of right entities, bin by bin."
     import pandas as pd
     bin_ = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
-    table = pd.DataFrame(dict(bin=bin_, score=scores, right=right)).groupby("bin").agg(score=("score", "mean"), right=("right", "mean"), entities=("right", "size"))
+    table = (
+        pd.DataFrame(dict(bin=bin_, score=scores, right=right))
+        .groupby("bin")
+        .agg(score=("score", "mean"), right=("right", "mean"), entities=("right", "size"))
+    )
     return table.set_index(pd.Index([f"{b / bins:.1f}-{(b + 1) / bins:.1f}" for b in table.index], name="bin"))
 
 def expected_calibration_error(
@@ -111,7 +129,9 @@ def fit_temperature(
     logps: list[np.ndarray],  # float [words, tags] log-probabilities of each sentence
     gold: list[np.ndarray],   # int [words] tag ids
 ) -> float:                   # above 1: the tagger was too sure
-    "The temperature with the least cross entropy on `gold` (Guo et al. 2017), by golden-section search between 0.25 and 4."
+    """The temperature with the least cross entropy on `gold` (Guo et al.
+
+    2017), by golden-section search between 0.25 and 4."""
     x, y = np.concatenate(logps), np.concatenate(gold)
     if not len(y): return 1.
     def loss(log_t): return -log_softmax(x / np.exp(log_t))[np.arange(len(y)), y].mean()
@@ -124,10 +144,12 @@ def fit_temperature(
 # %% ../nbs/00g_error_analysis.ipynb #0024
 def duplicate_agreement(
     sentences: list[tuple[list[str], list[str]]],  # (words, tags) of each
-) -> dict:  # repeats: sentences that repeat an earlier one; f1: of their tags against the earlier one's, None without repeats
+) -> dict:                                         # repeats: sentences that repeat an earlier one; f1: of their tags against the earlier one's, None without repeats
     "Strict micro F1 of repeated sentences against their first occurrence: how far the annotation agrees with itself."
     first, a, b = {}, [], []
     for words, tags in sentences:
         before = first.setdefault(tuple(words), tags)
         if before is not tags: a.append(before); b.append(tags)
-    return dict(repeats=len(a), f1=entity_scores(a, b)["micro"]["f1"] if any(t != "O" for s in a + b for t in s) else None)
+    return dict(
+        repeats=len(a), f1=entity_scores(a, b)["micro"]["f1"] if any(t != "O" for s in a + b for t in s) else None
+    )

@@ -19,54 +19,79 @@ import numpy as np
 
 # %% ../nbs/04_export.ipynb #0009
 def to_onnx(
-    model,        # a transformers model for token classification, with eager attention
-    path: Path,   # file to write
-) -> Path:        # the path
+    model,       # a transformers model for token classification, with eager attention
+    path: Path,  # file to write
+) -> Path:       # the path
     "Write `model` as one self-contained ONNX file (opset 17), standard operators only, batch and length free."
     import torch
-    example = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in MODEL_INPUTS)   # batch and length above 1, or they become constants
-    named = torch.nn.Module(); named.forward = lambda *a: model(**dict(zip(MODEL_INPUTS, a))).logits; named.model = model
+    # batch and length above 1, or they become constants
+    example = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in MODEL_INPUTS)
+    named = torch.nn.Module()
+    named.forward = lambda *a: model(**dict(zip(MODEL_INPUTS, a))).logits; named.model = model
     with atomic_path(path) as tmp, warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", message=".*legacy TorchScript-based ONNX export|The feature will be removed", category=DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore",
+            message=".*legacy TorchScript-based ONNX export|The feature will be removed",
+            category=DeprecationWarning,
+        )
         warnings.filterwarnings("ignore", message="Exporting aten::index operator", category=UserWarning)
-        torch.onnx.export(named.eval(), example, str(tmp), input_names=list(MODEL_INPUTS), output_names=["logits"], opset_version=17, dynamo=False,
-            dynamic_axes={n: {0: "batch", 1: "length"} for n in [*MODEL_INPUTS, "logits"]})
+        torch.onnx.export(
+            named.eval(),
+            example,
+            str(tmp),
+            input_names=list(MODEL_INPUTS),
+            output_names=["logits"],
+            opset_version=17,
+            dynamo=False,
+            dynamic_axes={n: {0: "batch", 1: "length"} for n in [*MODEL_INPUTS, "logits"]},
+        )
     return Path(path)
 
 # %% ../nbs/04_export.ipynb #0012
 def optimize_onnx(
-    source: Path,   # from `to_onnx`
-    path: Path,     # file to write
-    layers: int,    # of the encoder
-    heads: int,     # of attention
-    hidden: int,    # width
-) -> Path:          # the path
-    "Fuse the graph for ONNX Runtime. Raises `BertNerError` where the fused operators are not the ones that `layers` calls for."
+    source: Path,  # from `to_onnx`
+    path: Path,    # file to write
+    layers: int,   # of the encoder
+    heads: int,    # of attention
+    hidden: int,   # width
+) -> Path:         # the path
+    """Fuse the graph for ONNX Runtime.
+
+    Raises `BertNerError` where the fused operators are not the ones that `layers` calls for."""
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
     options = FusionOptions("bert"); options.enable_skip_layer_norm = False
-    fused = optimize_model(str(source), "bert", num_heads=heads, hidden_size=hidden, opt_level=0, optimization_options=options)
+    fused = optimize_model(
+        str(source), "bert", num_heads=heads, hidden_size=hidden, opt_level=0, optimization_options=options
+    )
     counts = Counter(n.op_type for n in fused.model.graph.node)
     wanted = dict(EmbedLayerNormalization=1, Attention=layers, LayerNormalization=2 * layers)
     if {k: counts[k] for k in wanted} != wanted:
-        raise BertNerError(f"ONNX fusion gave { {k: counts[k] for k in wanted} } where {wanted} is due: nothing was published")
+        raise BertNerError(
+            f"ONNX fusion gave { {k: counts[k] for k in wanted} } where {wanted} is due: nothing was published"
+        )
     with atomic_path(path) as tmp: fused.save_model_to_file(str(tmp))
     return Path(path)
 
 # %% ../nbs/04_export.ipynb #0015
 def calibrate_ranges(
-    path: Path,                  # from ONNX Runtime's `quantize_dynamic`
-    window_tokenizer: WindowTokenizer,              # words to windows
-    sentences: list[list[str]],  # words of training sentences
-) -> dict:                       # name of each tensor that is quantised -> (smallest value, largest value)
+    path: Path,                         # from ONNX Runtime's `quantize_dynamic`
+    window_tokenizer: WindowTokenizer,  # words to windows
+    sentences: list[list[str]],         # words of training sentences
+) -> dict:                              # name of each tensor that is quantised -> (smallest value, largest value)
     "How far the activations reach that `path` quantises, padding left out."
     import onnx, onnxruntime as ort
     model = onnx.load(path)
     names = [n.input[0] for n in model.graph.node if n.op_type == "DynamicQuantizeLinear"]
     model.graph.output.extend(onnx.helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, None) for k in names)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    windows, given, seen = window_tokenizer.encode(sentences), [i.name for i in session.get_inputs()], {k: (0., 0.) for k in names}   # 0 must have a code
+    # 0 must have a code
+    windows, given, seen = (
+        window_tokenizer.encode(sentences),
+        [i.name for i in session.get_inputs()],
+        {k: (0.0, 0.0) for k in names},
+    )
     for batch in batch_by_tokens([len(w.input_ids) for w in windows], 2048, 2048):      # full batches
         x = collate([windows[i] for i in batch], window_tokenizer.pad); real = x["attention_mask"] == 1
         for k, v in zip(names, session.run(names, {n: x[n] for n in given})):
@@ -75,10 +100,11 @@ def calibrate_ranges(
 
 # %% ../nbs/04_export.ipynb #0016
 def apply_static_ranges(
-    model,          # onnx.ModelProto from `quantize_dynamic`, changed in place
-    ranges: dict,   # from `calibrate_ranges`
+    model,         # onnx.ModelProto from `quantize_dynamic`, changed in place
+    ranges: dict,  # from `calibrate_ranges`
 ) -> None:
-    "Quantise with constants what is quantised dynamically, and make one step of each product and the scaling of its result."
+    """Quantise with constants what is quantised dynamically, and make one step of each product and the scaling of its
+    result."""
     from onnx import helper, numpy_helper
     graph, made, gone = model.graph, {}, set()
     maker, user = {o: n for n in graph.node for o in n.output}, {i: n for n in graph.node for i in n.input}
@@ -92,31 +118,40 @@ def apply_static_ranges(
             cast = user[n.output[0]]; scaled = user[cast.output[0]]
             scales = next(maker[i] for i in scaled.input if i != cast.output[0])
             gone |= {cast.name, scaled.name, scales.name}
-            made[n.name] = helper.make_node("MatMulIntegerToFloat", [*n.input[:2], *scales.input, *n.input[2:]], scaled.output, name=n.name, domain="com.microsoft")
+            made[n.name] = helper.make_node(
+                "MatMulIntegerToFloat",
+                [*n.input[:2], *scales.input, *n.input[2:]],
+                scaled.output,
+                name=n.name,
+                domain="com.microsoft",
+            )
     nodes = [made.get(n.name, n) for n in graph.node if n.name not in gone]
     del graph.node[:]; graph.node.extend(nodes)
 
 # %% ../nbs/04_export.ipynb #0017
 def quantize_dynamic_int8(
-    source: Path,   # from `optimize_onnx`
-    path: Path,     # file to write
-) -> Path:          # the path
+    source: Path,  # from `optimize_onnx`
+    path: Path,    # file to write
+) -> Path:         # the path
     "Quantise the weights of `source` to int8, the inputs of matrix products as they come, by ONNX Runtime."
     import logging, onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
-    logging.getLogger().addFilter(pre_processing := lambda r: "pre-processing before quantization" not in r.getMessage())
+    logging.getLogger().addFilter(
+        pre_processing := lambda r: "pre-processing before quantization" not in r.getMessage()
+    )
     try:
-        with atomic_path(path) as tmp: quantize_dynamic(str(source), str(tmp), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True,
+        with atomic_path(path) as tmp:
+            quantize_dynamic(str(source), str(tmp), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True,
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True})
     finally: logging.getLogger().removeFilter(pre_processing)
     return Path(path)
 
 def quantize_static_int8(
-    source: Path,                # from `optimize_onnx`
-    path: Path,                  # file to write
-    window_tokenizer: WindowTokenizer,              # words to windows
-    sentences: list[list[str]],  # words of some training sentences
-) -> Path:                       # the path
+    source: Path,                       # from `optimize_onnx`
+    path: Path,                         # file to write
+    window_tokenizer: WindowTokenizer,  # words to windows
+    sentences: list[list[str]],         # words of some training sentences
+) -> Path:                              # the path
     "Quantise weights and the inputs of matrix products of `source` to int8, in ranges that `sentences` show."
     import onnx
     with atomic_path(path) as tmp:
@@ -127,41 +162,63 @@ def quantize_static_int8(
 
 # %% ../nbs/04_export.ipynb #0022
 def check_threshold(
-    what: str,        # for the message
-    value: float,     # measured
-    minimum: float,     # what it has to reach
-) -> dict:            # value, least: for the metrics file
+    what: str,       # for the message
+    value: float,    # measured
+    minimum: float,  # what it has to reach
+) -> dict:           # value, least: for the metrics file
     "Raises `BertNerError` where `value` is below `least`: the stage fails and publishes nothing."
-    if not value >= minimum: raise BertNerError(f"{what} is {value:.5f}, at least {minimum:.5f} is due: nothing was published")
+    if not value >= minimum:
+        raise BertNerError(f"{what} is {value:.5f}, at least {minimum:.5f} is due: nothing was published")
     return dict(value=round(value, 6), minimum=minimum)
 
 # %% ../nbs/04_export.ipynb #0024
 def export_model(
-    source: Path,                # folder from `fine_tune`
-    folder: Path,                # tagger's folder to write
-    words: list[list[str]],      # sentences to compare on
-    gold: list[list[str]],       # their tags
-    training: list[list[str]],   # training sentences that show int8 its ranges
-    min_exact_match: float = .999, # fp32: share of sentences with exactly PyTorch's entities
-    max_f1_drop: float = .003,   # int8, and all that OpenVINO does: strict micro F1 lost
-    progress=None,               # wraps the batches, e.g. tqdm
-) -> dict:                       # gates of each engine with their values, agreement, sizes in bytes
-    "Export, fuse, quantise and compare; `folder` appears only when every engine that is installed here has passed its gate."
+    source: Path,                   # folder from `fine_tune`
+    folder: Path,                   # tagger's folder to write
+    words: list[list[str]],         # sentences to compare on
+    gold: list[list[str]],          # their tags
+    training: list[list[str]],      # training sentences that show int8 its ranges
+    min_exact_match: float = .999,  # fp32: share of sentences with exactly PyTorch's entities
+    max_f1_drop: float = .003,      # int8, and all that OpenVINO does: strict micro F1 lost
+    progress=None,                  # wraps the batches, e.g. tqdm
+) -> dict:                          # gates of each engine with their values, agreement, sizes in bytes
+    """Export, fuse, quantise and compare; `folder` appears only when every engine that is installed here has passed
+    its gate."""
     from bert_ner.engines import TorchEngine
     torch_engine = TorchEngine.load(source, attention="eager"); config = torch_engine.model.config
     window_tokenizer, tags = load_tokenizer_config(source)
     reference = Tagger(torch_engine, window_tokenizer, tags)
     with atomic_path(folder, "tagger.json") as tmp:
-        save_tokenizer_config(tmp, window_tokenizer.tokenizer, tags, window_tokenizer.case_feature, window_tokenizer.max_length, model_info(source))
+        save_tokenizer_config(
+            tmp,
+            window_tokenizer.tokenizer,
+            tags,
+            window_tokenizer.case_feature,
+            window_tokenizer.max_length,
+            model_info(source),
+        )
         to_onnx(torch_engine.model.cpu(), tmp/"model.plain.onnx")
-        optimize_onnx(tmp/"model.plain.onnx", tmp/"model.onnx", config.num_hidden_layers, config.num_attention_heads, config.hidden_size)
+        optimize_onnx(
+            tmp / "model.plain.onnx",
+            tmp / "model.onnx",
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            config.hidden_size,
+        )
         quantize_static_int8(tmp/"model.onnx", tmp/"model.int8.onnx", window_tokenizer, training)
         same = compare_taggers(reference, Tagger.from_pretrained(tmp, "onnx"), words, gold, progress)
-        fp32 = check_threshold("the share of sentences in which ONNX finds PyTorch's entities", same["exact_match"], min_exact_match)
+        fp32 = check_threshold(
+            "the share of sentences in which ONNX finds PyTorch's entities", same["exact_match"], min_exact_match
+        )
         close = {}
         for name in ["onnx-int8"] + ["openvino", "openvino-int8"] * (find_spec("openvino") is not None):
             found = compare_taggers(reference, Tagger.from_pretrained(tmp, name), words, gold, progress)
-            close[name.replace("-", "_")] = {**found, "gate": check_threshold(f"the strict micro F1 of {name} minus PyTorch's", found["f1"] - found["f1_reference"], -max_f1_drop)}
+            close[name.replace("-", "_")] = {
+                **found,
+                "gate": check_threshold(
+                    f"the strict micro F1 of {name} minus PyTorch's", found["f1"] - found["f1_reference"], -max_f1_drop
+                ),
+            }
         sizes = {p.name: p.stat().st_size for p in sorted(tmp.glob("*.onnx"))}
     return dict(onnx={**same, "gate": fp32}, **close, bytes=sizes)
 
@@ -198,11 +255,11 @@ Entity level, seqeval strict IOB2, masked Viterbi. Chosen on the validation part
 """
 
 def package_model(
-    source: Path,                  # tagger's folder from `export_model`
-    folder: Path,                  # to write
-    splits: dict[str, tuple],       # name -> (words, gold tags) to measure on
-    about: dict,                   # sentences, corpus, seed, ceiling, cpu, cores: what the card says of the training
-) -> dict:                         # what card.json holds: files with their SHA-256, strict F1 on each of `parts`
+    source: Path,              # tagger's folder from `export_model`
+    folder: Path,              # to write
+    splits: dict[str, tuple],  # name -> (words, gold tags) to measure on
+    about: dict,               # sentences, corpus, seed, ceiling, cpu, cores: what the card says of the training
+) -> dict:                     # what card.json holds: files with their SHA-256, strict F1 on each of `parts`
     "Copy the int8 tagger of `source` to `folder` with a model card of measured figures."
     from bert_ner import __version__
     from bert_ner.metrics import entity_scores
@@ -215,7 +272,11 @@ def package_model(
             figures[part] = dict(sentences=len(words), micro_f1=s["micro"]["f1"], macro_f1=s["macro"]["f1"])
         card = dict(sha256={p.name: file_hash(p) for p in sorted(tmp.iterdir())}, figures=figures, about=about)
         write_json(tmp/"card.json", card)
-        rows = "\n".join(f"| {p} | {f['sentences']:,} | {f['micro_f1']:.4f} | {f['macro_f1']:.4f} |" for p, f in figures.items())
+        rows = "\n".join(
+            f"| {p} | {f['sentences']:,} | {f['micro_f1']:.4f} | {f['macro_f1']:.4f} |" for p, f in figures.items()
+        )
         types = ", ".join(f"{t} ({GMB_LABEL_NAMES.get(t, t)})" for t in entity_labels(tagger.tags))
-        (tmp/"README.md").write_text(MODEL_CARD_TEMPLATE.format(types=types, rows=rows, version=__version__, **about), encoding="utf-8")
+        (tmp / "README.md").write_text(
+            MODEL_CARD_TEMPLATE.format(types=types, rows=rows, version=__version__, **about), encoding="utf-8"
+        )
     return card

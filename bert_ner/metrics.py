@@ -17,7 +17,15 @@ import numpy as np
 def _sentences_of_tags(sentences, name):
     "The tags of each sentence as lists. Raises `ValueError` where one is not IOB2."
     out = [list(s) for s in sentences]
-    bad = next(((i, t) for i, s in enumerate(out) for t in s if not (isinstance(t, str) and (t == "O" or t[:2] in ("B-", "I-") and len(t) > 2))), None)
+    bad = next(
+        (
+            (i, t)
+            for i, s in enumerate(out)
+            for t in s
+            if not (isinstance(t, str) and (t == "O" or t[:2] in ("B-", "I-") and len(t) > 2))
+        ),
+        None,
+    )
     if bad: raise ValueError(f"{name}, sentence {bad[0]}: {bad[1]!r} is no IOB2 tag (O, B-type or I-type)")
     return out
 
@@ -25,18 +33,31 @@ def entity_scores(
     gold: Iterable[Iterable[str]],  # IOB2 tags of each sentence
     pred: Iterable[Iterable[str]],  # the same shape
 ) -> dict[str, Any]:                # micro, macro (strict), per type with support, and micro in seqeval's default mode
-    "Entity-level precision, recall and F1 of `pred` against `gold`, 0 where there is no entity. Raises `ValueError` where shapes differ, a tag is not IOB2, or there is nothing to score."
+    """Entity-level precision, recall and F1 of `pred` against `gold`, 0 where there is no entity.
+
+    Raises `ValueError` where shapes differ, a tag is not IOB2, or there is nothing to score."""
     from seqeval.metrics import classification_report, f1_score
     from seqeval.scheme import IOB2
     gold, pred = _sentences_of_tags(gold, "gold"), _sentences_of_tags(pred, "pred")
-    if not gold or [len(s) for s in gold] != [len(s) for s in pred]: raise ValueError("gold and pred need the same sentences, at least one")
+    if not gold or [len(s) for s in gold] != [len(s) for s in pred]:
+        raise ValueError("gold and pred need the same sentences, at least one")
     none = {"precision": 0, "recall": 0, "f1-score": 0, "support": 0}
-    report = {"micro avg": none, "macro avg": none, "weighted avg": none}          # seqeval divides by the number of types
-    if any(tags_to_spans(s) for s in gold + pred): report = classification_report(gold, pred, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
-    def row(r): return {k.replace("f1-score", "f1"): round(float(v), 5) if k != "support" else int(v) for k, v in r.items()}
+    # seqeval divides by the number of types
+    report = {"micro avg": none, "macro avg": none, "weighted avg": none}
+    if any(tags_to_spans(s) for s in gold + pred):
+        report = classification_report(gold, pred, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
+    def row(r):
+        return {k.replace("f1-score", "f1"): round(float(v), 5) if k != "support" else int(v) for k, v in r.items()}
     types = {k: row(v) for k, v in report.items() if k not in ("micro avg", "macro avg", "weighted avg")}
-    return dict(mode="strict", scheme="IOB2", micro=row(report["micro avg"]), macro=row(report["macro avg"]), types=types,
-                default_mode_micro_f1=round(float(f1_score(gold, pred, zero_division=0)), 5), sentences=len(gold))
+    return dict(
+        mode="strict",
+        scheme="IOB2",
+        micro=row(report["micro avg"]),
+        macro=row(report["macro avg"]),
+        types=types,
+        default_mode_micro_f1=round(float(f1_score(gold, pred, zero_division=0)), 5),
+        sentences=len(gold),
+    )
 
 # %% ../nbs/00e_metrics.ipynb #0011
 def tp_pred_gold_counts(
@@ -75,17 +96,23 @@ def evaluate_raw_text(
     "Strict micro F1 of `tag_batch` on the running text of the sentences. Raises `ValueError` where there are none."
     if not len(words): raise ValueError("there are no sentences to score")
     texts, offsets = zip(*map(detokenize, words))
-    real = [{(e.label, e.start, e.end) for e in aggregate_entities(t, o, g, [1.] * len(g))} for t, o, g in zip(texts, offsets, gold)]
+    real = [
+        {(e.label, e.start, e.end) for e in aggregate_entities(t, o, g, [1.0] * len(g))}
+        for t, o, g in zip(texts, offsets, gold)
+    ]
     said = [{(e.label, e.start, e.end) for e in es} for es in tag_batch(list(texts))]
     counts = np.array([[len(a & b), len(b), len(a)] for a, b in zip(real, said, strict=True)]).sum(0)
-    return dict(micro_f1=round(float(f1_from_counts(counts)), 5), same_words=round(float(np.mean([tokenize_words(t) == o for t, o in zip(texts, offsets)])), 5))
+    return dict(
+        micro_f1=round(float(f1_from_counts(counts)), 5),
+        same_words=round(float(np.mean([tokenize_words(t) == o for t, o in zip(texts, offsets)])), 5),
+    )
 
 # %% ../nbs/00e_metrics.ipynb #0019
 def evaluate(
-    tag_tokenized,                # words of many sentences -> objects with `.tags`, e.g. Tagger.tag_tokenized
+    tag_tokenized,             # words of many sentences -> objects with `.tags`, e.g. Tagger.tag_tokenized
     splits: dict[str, tuple],  # part -> (words, gold tags) of its sentences
-    seed: int = SEED,         # of the bootstrap
-) -> dict:                    # part -> `entity_scores`, with micro_f1_ci95
+    seed: int = SEED,          # of the bootstrap
+) -> dict:                     # part -> `entity_scores`, with micro_f1_ci95
     "Score `tag_tokenized` on each of `parts`."
     out = {}
     for part, (words, gold) in splits.items():
@@ -98,8 +125,16 @@ def f1_table(
 ):                 # pandas.DataFrame: a row a part; micro, macro and each type
     "Strict F1 of each part, for a person to read."
     import pandas as pd
-    return pd.DataFrame({p: {"micro F1": s["micro"]["f1"], "macro F1": s["macro"]["f1"], **{t: v["f1"] for t, v in s["types"].items()}}
-                         for p, s in scores.items()}).T
+    return pd.DataFrame(
+        {
+            p: {
+                "micro F1": s["micro"]["f1"],
+                "macro F1": s["macro"]["f1"],
+                **{t: v["f1"] for t, v in s["types"].items()},
+            }
+            for p, s in scores.items()
+        }
+    ).T
 
 def aggregate_seeds(
     runs: dict[int, dict],  # seed -> from `evaluate`

@@ -12,10 +12,10 @@ import numpy as np
 
 # %% ../nbs/03b_profiling.ipynb #0033
 def measure_peak_flops(
-    bf16: bool = False,   # in bfloat16, else fp32
-    size: int = 2048,     # of the square matrices
-    repeats: int = 5,     # the fastest counts
-) -> float:               # floating point operations a second
+    bf16: bool = False,  # in bfloat16, else fp32
+    size: int = 2048,    # of the square matrices
+    repeats: int = 5,    # the fastest counts
+) -> float:              # floating point operations a second
     "The rate of a square matrix product on this machine, now."
     import torch
     device, dtype = "cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16 if bf16 else torch.float32
@@ -25,10 +25,12 @@ def measure_peak_flops(
     return 2 * size**3 / best
 
 def flops_per_token(
-    config,          # of a transformers BERT
-    length: float,   # mean pieces a window
-) -> float:          # floating point operations a real token, forward and backward
-    "What training costs a token: 6 a weight of the encoder's layers (Kaplan et al. 2020), and attention's 12 layers x width x length."
+    config,         # of a transformers BERT
+    length: float,  # mean pieces a window
+) -> float:         # floating point operations a real token, forward and backward
+    """What training costs a token: 6 a weight of the encoder's layers (Kaplan et al.
+
+    2020), and attention's 12 layers x width x length."""
     h, i, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     return 6 * layers * (4 * h * h + 2 * h * i) + 12 * layers * h * length
 
@@ -43,16 +45,20 @@ def make_step_timer():   # a transformers TrainerCallback with .seconds and .ste
     return Clock()
 
 def throughput_report(
-    clock,          # from `make_step_timer`
-    lengths,        # pieces of each training window
-    batch: int,     # windows a step
-    config,         # of the model
-    peak: float,    # from `measure_peak_flops`
+    clock,            # from `make_step_timer`
+    lengths,          # pieces of each training window
+    batch: int,       # windows a step
+    config,           # of the model
+    peak: float,      # from `measure_peak_flops`
     passes: int = 1,  # of a window in each step
-) -> dict:          # real (not padded) tokens a second, seconds an epoch, peak and its share
+) -> dict:            # real (not padded) tokens a second, seconds an epoch, peak and its share
     "How fast training was, in real tokens, and as a share of the rate of a large matrix product."
     if not clock.steps: return {}                # the checkpoint held everything
     mean = float(np.mean(lengths))
     rate = clock.steps * batch * mean / clock.seconds
-    return dict(tokens_per_s=round(rate, 1), epoch_s=round(float(np.sum(lengths)) / rate, 1), peak_gflops=round(peak / 1e9, 1),
-                mfu=round(passes * rate * flops_per_token(config, mean) / peak, 3))
+    return dict(
+        tokens_per_s=round(rate, 1),
+        epoch_s=round(float(np.sum(lengths)) / rate, 1),
+        peak_gflops=round(peak / 1e9, 1),
+        mfu=round(passes * rate * flops_per_token(config, mean) / peak, 3),
+    )

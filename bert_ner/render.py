@@ -12,11 +12,24 @@ from .core import *
 from .spans import *
 
 # %% ../nbs/00f_render.ipynb #0006
-LABEL_COLORS = dict(art="#FFAABB", eve="#44BB99", geo="#77AADD", gpe="#99DDFF", nat="#DDDDDD", org="#EEDD88", per="#EE8866", tim="#BBCC33")
-TEXT_COLOR, DEFAULT_COLOR = "#111111", "#E8E8E8"  # the text on a colour; the colour of a type that is not in `LABEL_COLORS`
+LABEL_COLORS = dict(
+    art="#FFAABB",
+    eve="#44BB99",
+    geo="#77AADD",
+    gpe="#99DDFF",
+    nat="#DDDDDD",
+    org="#EEDD88",
+    per="#EE8866",
+    tim="#BBCC33",
+)
+# the text on a colour; the colour of a type that is not in `LABEL_COLORS`
+TEXT_COLOR, DEFAULT_COLOR = "#111111", "#E8E8E8"
 
 # %% ../nbs/00f_render.ipynb #0012
-_TYPES = "\n".join(f"mark.ner-{t} {{ background: {c}; box-shadow: 0 0 0 .07em {c}; }}" for t, c in dict(other=DEFAULT_COLOR, **LABEL_COLORS).items())
+_TYPES = "\n".join(
+    f"mark.ner-{t} {{ background: {c}; box-shadow: 0 0 0 .07em {c}; }}"
+    for t, c in dict(other=DEFAULT_COLOR, **LABEL_COLORS).items()
+)
 STYLE = f"""<style>
 .ner-text {{ white-space: pre-wrap; overflow-wrap: anywhere; font-size: 16px; line-height: 2.3; padding: .4em .3em .2em; }}
 .ner-text, .ner-legend, .ner-table, .ner-status {{ color: var(--jp-content-font-color1, inherit); font-family: var(--jp-content-font-family, system-ui, sans-serif); }}
@@ -47,12 +60,16 @@ def iter_segments(
     text: str,               # any text
     entities: list[Entity],  # in any order, none overlapping another
 ):
-    "Give `(stretch of text, its entity or None)` from start to end. Raises `ValueError` where two `entities` overlap or one does not belong to `text`."
+    """Give `(stretch of text, its entity or None)` from start to end.
+
+    Raises `ValueError` where two `entities` overlap or one does not belong to `text`."""
     at = 0
     for e in sorted(entities, key=lambda e: (e.start, e.end)):
         if e.start < at: raise ValueError(f"the entity at {e.start} overlaps the one that ends at {at}")
         if not e.start < e.end <= len(text) or text[e.start:e.end] != e.text:
-            raise ValueError(f"characters {e.start} to {e.end} of the text are not {e.text!r}: the entities belong to another text")
+            raise ValueError(
+                f"characters {e.start} to {e.end} of the text are not {e.text!r}: the entities belong to another text"
+            )
         yield text[at:e.start], None
         yield e.text, e
         at = e.end
@@ -80,9 +97,12 @@ def highlight(
 # %% ../nbs/00f_render.ipynb #0022
 def legend(
     labels: list[str] = GMB_LABELS,  # the types to explain
-) -> str:                      # HTML, its style sheet included
+) -> str:                            # HTML, its style sheet included
     "What the colours of `types` mean."
-    items = (f'<li><mark class="ner-{label_color(t)}">{escape_html(t)}</mark> {escape_html(GMB_LABEL_NAMES.get(t, t))}</li>' for t in labels)
+    items = (
+        f'<li><mark class="ner-{label_color(t)}">{escape_html(t)}</mark> {escape_html(GMB_LABEL_NAMES.get(t, t))}</li>'
+        for t in labels
+    )
     return f'{STYLE}<ul class="ner-legend" aria-label="Types of entities">{"".join(items)}</ul>'
 
 # %% ../nbs/00f_render.ipynb #0026
@@ -94,5 +114,7 @@ def to_inline_html(
     def mark(t, e):
         style = f"background:{LABEL_COLORS[label_color(e.label)]};color:{TEXT_COLOR};border-radius:3px;padding:1px 3px"
         return f'<mark style="{style}"><b style="font-weight:inherit">{t}</b> <small style="font-size:.7em;font-weight:600">{escape_html(e.label).upper()}</small></mark>'
-    shown = "".join(mark(escape_html(t), e) if e else escape_html(t) for t, e in iter_segments(text, entities)).replace("\n", "<br>")
+    shown = "".join(
+        mark(escape_html(t), e) if e else escape_html(t) for t, e in iter_segments(text, entities)
+    ).replace("\n", "<br>")
     return f'<p dir="auto" style="white-space:pre-wrap;line-height:1.7">{shown}</p>'

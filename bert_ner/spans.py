@@ -33,7 +33,9 @@ def spans_to_tags(
     spans: list[tuple[str, int, int]],  # (type, first word, word after the last), not overlapping
     n: int,                             # words in the sentence
 ) -> list[str]:                         # IOB2 tags, one a word
-    "The IOB2 tags of a sentence of `n` words with the entities `spans`. Raises `ValueError` where two overlap or one lies outside."
+    """The IOB2 tags of a sentence of `n` words with the entities `spans`.
+
+    Raises `ValueError` where two overlap or one lies outside."""
     tags = ["O"] * n
     for kind, start, end in spans:
         if not 0 <= start < end <= n or any(t != "O" for t in tags[start:end]):
@@ -52,10 +54,10 @@ def allowed_transitions(
 
 # %% ../nbs/00b_spans.ipynb #0016
 def viterbi(
-    log_probs: np.ndarray,   # float [..., words, tags]: log-probabilities of one sentence, or of many
-    transitions: np.ndarray,  # bool [tags, tags]: lawful moves
+    log_probs: np.ndarray,       # float [..., words, tags]: log-probabilities of one sentence, or of many
+    transitions: np.ndarray,     # bool [tags, tags]: lawful moves
     allowed_starts: np.ndarray,  # bool [tags]: tags that may stand first
-) -> np.ndarray:        # int [..., words]: the best lawful tag sequence of each
+) -> np.ndarray:                 # int [..., words]: the best lawful tag sequence of each
     "The sequences with the highest sum of `logp` among those that `moves` and `opens` allow (Viterbi 1967)."
     words = np.moveaxis(log_probs, -2, 0)
     if not len(words): return np.zeros(log_probs.shape[:-1], dtype=np.int64)
@@ -72,9 +74,11 @@ def viterbi(
 # %% ../nbs/00b_spans.ipynb #0021
 def decode_tags(
     log_probs: list[np.ndarray],  # float [words, tags] of each sentence
-    tags: list[str],          # the tag set, in the model's order
-) -> list[np.ndarray]:        # int [words] of each sentence
-    "The best lawful tags of many sentences. Where the best tag of each word is lawful already it is the answer, so `viterbi` sees few."
+    tags: list[str],              # the tag set, in the model's order
+) -> list[np.ndarray]:            # int [words] of each sentence
+    """The best lawful tags of many sentences.
+
+    Where the best tag of each word is lawful already it is the answer, so `viterbi` sees few."""
     moves, opens = allowed_transitions(tags)
     sizes = np.array([len(x) for x in log_probs], dtype=int)
     if not sizes.sum(): return [np.zeros(0, dtype=np.int64) for _ in log_probs]
@@ -84,14 +88,17 @@ def decode_tags(
     heads = starts[sizes > 0]; lawful[heads] = opens[best[heads]]
     hard = [i for i, (a, b) in enumerate(zip(starts, ends)) if not lawful[a:b].all()]
     for part in (hard[i:i + 256] for i in range(0, len(hard), 256)):
-        padded = np.zeros((len(part), sizes[part].max(), len(tags)))        # zeros after the end: some lawful move is always free
+        # zeros after the end: some lawful move is always free
+        padded = np.zeros((len(part), sizes[part].max(), len(tags)))
         for row, i in zip(padded, part): row[:sizes[i]] = log_probs[i]
         for row, i in zip(viterbi(padded, moves, opens), part): best[starts[i]:ends[i]] = row[:sizes[i]]
     return np.split(best, ends[:-1])
 
 # %% ../nbs/00b_spans.ipynb #0023b
-_INVISIBLE = ("\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-              "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff")
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
 _HIDDEN = re.compile(f"[{_INVISIBLE}]")
 
 def remove_invisible(
@@ -101,8 +108,12 @@ def remove_invisible(
     return text if text.isascii() else _HIDDEN.sub("", text)
 
 # %% ../nbs/00b_spans.ipynb #0024
-_SYMBOL, _SKIN = "[\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\U0001f000-\U0001faff]", "[\U0001f3fb-\U0001f3ff]?"
-_UNSEEN = re.compile(rf"[{_INVISIBLE}](?!(?:(?<={_SYMBOL}\u200d)|(?<={_SYMBOL}\ufe0f\u200d)){_SYMBOL})")  # but for the joiners inside an emoji
+_SYMBOL, _SKIN = (
+    "[\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\U0001f000-\U0001faff]",
+    "[\U0001f3fb-\U0001f3ff]?",
+)
+# but for the joiners inside an emoji
+_UNSEEN = re.compile(rf"[{_INVISIBLE}](?!(?:(?<={_SYMBOL}\u200d)|(?<={_SYMBOL}\ufe0f\u200d)){_SYMBOL})")
 
 def _word_pattern(marks):  # combining marks, as a character class holds them; "" for ASCII
     w, m = (rf"[\w{marks}]", f"[{marks}]*") if marks else (r"\w", "")
@@ -122,7 +133,8 @@ _ASCII_WORD = _word_pattern("")
 
 @cache
 def _unicode_word():
-    "The pattern with the combining marks of all scripts; neighbours in the class are joined over what is a letter or no character, which keeps it short."
+    """The pattern with the combining marks of all scripts; neighbours in the class are joined over what is a letter
+    or no character, which keeps it short."""
     ranges, joined = [], False
     for code in range(0x300, 0x1f000):
         char = chr(code); kind = unicodedata.category(char)
@@ -132,47 +144,60 @@ def _unicode_word():
     return _word_pattern("".join(f"{a}-{b}" for a, b in ranges))
 
 def tokenize_words(
-    text: str,                 # any text
-) -> list[tuple[int, int]]:    # (start, end) of each word, in characters; no word holds white space, none is empty
-    "Where the words of `text` are. Every character that is seen is in exactly one word; invisible ones split none, and stand at no word's edge."
+    text: str,               # any text
+) -> list[tuple[int, int]]:  # (start, end) of each word, in characters; no word holds white space, none is empty
+    """Where the words of `text` are.
+
+    Every character that is seen is in exactly one word; invisible ones split none, and stand at no word's edge."""
     if text.isascii(): return [m.span() for m in _ASCII_WORD.finditer(text)]
     if not _HIDDEN.search(text): return [m.span() for m in _unicode_word().finditer(text)]
-    seen, at = [], 0                                              # where each character of the text without invisible ones stands
+    # where each character of the text without invisible ones stands
+    seen, at = [], 0
     for m in _UNSEEN.finditer(text): seen += range(at, m.start()); at = m.end()
     seen += range(at, len(text))
     return [(seen[m.start()], seen[m.end() - 1] + 1) for m in _unicode_word().finditer(_UNSEEN.sub("", text))]
 
 # %% ../nbs/00b_spans.ipynb #0028d
 def split_table_cells(
-    text: str,                            # any text
-    offsets: Sequence[tuple[int, int]],   # (start, end) of each word
-) -> list[Sequence[tuple[int, int]]]:     # the words of each cell that has any; all of them at once where the text is no table
-    "The words of `text` by what is read together: a table (a tab stands between two words of a line) cell by cell, all other text as a whole."
+    text: str,                           # any text
+    offsets: Sequence[tuple[int, int]],  # (start, end) of each word
+) -> list[Sequence[tuple[int, int]]]:    # the words of each cell that has any; all of them at once where the text is no table
+    """The words of `text` by what is read together: a table (a tab stands between two words of a line) cell by cell,
+    all other text as a whole."""
     if "\t" not in text or not any("\t" in line.strip() for line in text.splitlines()): return [offsets]
     cells: list[Sequence[tuple[int, int]]] = []
     first, after = 0, 0
     for i, (start, end) in enumerate(offsets):
-        if i and re.search(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text[after:start]): cells.append(offsets[first:i]); first = i
+        if i and re.search(r"[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text[after:start]):
+            cells.append(offsets[first:i]); first = i
         after = end
     return [*cells, offsets[first:]]
 
 def break_at_blank_lines(
-    text: str,                            # any text
-    offsets: Sequence[tuple[int, int]],   # (start, end) of each word
-    tags: Sequence[str],                  # one a word, lawful IOB2
-) -> list[str]:                           # one a word, lawful IOB2
+    text: str,                           # any text
+    offsets: Sequence[tuple[int, int]],  # (start, end) of each word
+    tags: Sequence[str],                 # one a word, lawful IOB2
+) -> list[str]:                          # one a word, lawful IOB2
     "`tags` in which no entity reaches over a blank line: behind it, the rest is an entity of its own."
     def blank(gap): return len(re.findall(r"\r\n|[\n\r\x85\u2028]", gap)) > 1 or "\u2029" in gap or "\f" in gap
-    return [f"B{t[1:]}" if t[0] == "I" and blank(text[offsets[i - 1][1]:offsets[i][0]]) else t for i, t in enumerate(tags)]
+    return [
+        f"B{t[1:]}" if t[0] == "I" and blank(text[offsets[i - 1][1] : offsets[i][0]]) else t
+        for i, t in enumerate(tags)
+    ]
 
 # %% ../nbs/00b_spans.ipynb #0030
-_NO_SPACE_BEFORE = set(", . ; : ? ! ) ] } % ... ' ''".split()) | {q + e for q in "'’" for e in "s S re ve ll d m".split()} | {"n't", "n’t", "’", "”"}
+_NO_SPACE_BEFORE = (
+    set(", . ; : ? ! ) ] } % ... ' ''".split())
+    | {q + e for q in "'’" for e in "s S re ve ll d m".split()}
+    | {"n't", "n’t", "’", "”"}
+)
 _NO_SPACE_AFTER = set("( [ { $ £ € ` `` ‘ “".split())
 
 def detokenize(
     words: list[str],                    # of one sentence, as the corpus writes them
 ) -> tuple[str, list[tuple[int, int]]]:  # the text; (start, end) of each word in it
-    "Glue `words` into running text: no space before punctuation and clitics, none inside brackets and straight double quotes."
+    """Glue `words` into running text: no space before punctuation and clitics, none inside brackets and straight
+    double quotes."""
     text, offsets, opens, glue = "", [], True, True
     for word in words:
         before, after = word in _NO_SPACE_BEFORE, word in _NO_SPACE_AFTER
@@ -209,7 +234,8 @@ def aggregate_entities(
     tags: Sequence[str],                  # one a word, lawful IOB2
     probs: Sequence[float] | np.ndarray,  # probability of each word's tag
 ) -> list[Entity]:                        # in the order of the text
-    "The entities that `tags` make of the words at `offsets` in `text`; they begin and end with a character that is seen."
+    """The entities that `tags` make of the words at `offsets` in `text`; they begin and end with a character that is
+    seen."""
     out: list[Entity] = []
     scores = np.asarray(probs, dtype=float).tolist()
     for label, a, b in tags_to_spans(tags):
@@ -219,13 +245,16 @@ def aggregate_entities(
 
 # %% ../nbs/00b_spans.ipynb #0035b
 def split_tagged_sentences(
-    text: str,                   # the text
-    entities: Sequence[Entity],  # its entities, none overlapping another
+    text: str,                          # the text
+    entities: Sequence[Entity],         # its entities, none overlapping another
 ) -> list[list[tuple[int, int, str]]]:  # of each sentence: (start, end, tag) of each word
-    "`text` as sentences of words with their IOB2 tags. Raises `ValueError` where one of `entities` does not begin and end with a word."
+    """`text` as sentences of words with their IOB2 tags.
+
+    Raises `ValueError` where one of `entities` does not begin and end with a word."""
     offsets, out, stopped = tokenize_words(text), [], True
     starts, ends = ({o[k]: i for i, o in enumerate(offsets)} for k in (0, 1))
-    if [e for e in entities if e.start not in starts or e.end not in ends]: raise ValueError("an entity does not begin and end with a word of the text")
+    if [e for e in entities if e.start not in starts or e.end not in ends]:
+        raise ValueError("an entity does not begin and end with a word of the text")
     tags = spans_to_tags([(e.label, starts[e.start], ends[e.end] + 1) for e in entities], len(offsets))
     for (a, b), tag, (_, before) in zip(offsets, tags, [(0, 0), *offsets]):
         closing = text[a:b] in {'"', "'", "’", "”", "''", ")", "]"} and out and not remove_invisible(text[before:a])

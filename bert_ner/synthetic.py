@@ -15,37 +15,45 @@ from .corpus import GMB_COLUMNS, corpus_csv
 
 # %% ../nbs/00i_synthetic.ipynb #0008
 def load_templates(
-    folder: Path | None = None,  # holds frames.txt, slots.json and names/; `nbs/sample` of the project by default
+    folder: Path | None = None,     # holds frames.txt, slots.json and names/; `nbs/sample` of the project by default
 ) -> tuple[list[str], dict, dict]:  # frames; slot -> {"type", "patterns"}; list name -> names
     "The frames, slots and names in `folder`. Raises `BertNerError` where they are not."
     folder = Path(folder or ROOT/"nbs"/"sample")
     if not (folder/"frames.txt").exists():
-        raise BertNerError(f"{folder} has no frames.txt: run this inside the project, or set BERT_NER_ROOT to its folder")
+        raise BertNerError(
+            f"{folder} has no frames.txt: run this inside the project, or set BERT_NER_ROOT to its folder"
+        )
     lines = lambda path: path.read_text(encoding="utf-8").splitlines()
     slots = json.loads((folder/"slots.json").read_text(encoding="utf-8"))
-    return lines(folder/"frames.txt"), slots, {path.stem: lines(path) for path in sorted((folder/"names").glob("*.txt"))}
+    return (
+        lines(folder / "frames.txt"),
+        slots,
+        {path.stem: lines(path) for path in sorted((folder / "names").glob("*.txt"))},
+    )
 
 # %% ../nbs/00i_synthetic.ipynb #0013
 SPLITS = ("train", "validation", "test")
 
 def split_items(
     items: list[str],  # frames, or the names of one list
-    split: str,         # one of `SPLITS`
+    split: str,        # one of `SPLITS`
     seed: int = SEED,  # another seed, other parts
 ) -> list[str]:        # 70 % of them for train, 15 % for each other part, at least one
-    "Those of `items` that belong to `part`, by a hash of each item's text and `seed`; the order of `items` does not matter."
+    """Those of `items` that belong to `part`, by a hash of each item's text and `seed`; the order of `items` does not
+    matter."""
     ranked = sorted(items, key=lambda item: hashlib.sha256(f"{seed}\n{item}".encode()).hexdigest())
     n = max(1, round(.15 * len(ranked)))
     return dict(test=ranked[:n], validation=ranked[n:2*n], train=ranked[2*n:])[split]
 
 # %% ../nbs/00i_synthetic.ipynb #0020
 def fill_template(
-    frame: str,          # words and slots, separated by spaces
-    slots: dict,         # slot -> {"type", "patterns"}
-    names: dict,         # list name -> names to draw from
-    rng: random.Random,  # draws the patterns and the names
+    frame: str,                    # words and slots, separated by spaces
+    slots: dict,                   # slot -> {"type", "patterns"}
+    names: dict,                   # list name -> names to draw from
+    rng: random.Random,            # draws the patterns and the names
 ) -> tuple[list[str], list[str]]:  # words and IOB2 tags, one a word
-    "Fill the slots of `frame` with `names` drawn by `rng`; no name twice in a sentence as long as its list has others."
+    """Fill the slots of `frame` with `names` drawn by `rng`; no name twice in a sentence as long as its list has
+    others."""
     words, tags, used = [], [], set()
     def draw(m):
         used.add(name := rng.choice([o for o in names[m[1]] if o not in used] or names[m[1]]))
@@ -65,7 +73,9 @@ def generate_split(
     seed: int = SEED,  # decides the part's frames and names, the draws, and what `assign_split` keeps
     folder: Path | None = None,  # as in `load_templates`
 ) -> list[tuple[list[str], list[str]]]:  # `n` distinct sentences: words and tags
-    "`n` sentences from the frames and names of `part` in `folder` alone that `assign_split` puts in `part`. Raises `BertNerError` for too large an `n`."
+    """`n` sentences from the frames and names of `part` in `folder` alone that `assign_split` puts in `part`.
+
+    Raises `BertNerError` for too large an `n`."""
     frames, slots, names = load_templates(folder)
     names = {name: split_items(items, split, seed) for name, items in names.items()}
     frames, rng, rows = split_items(frames, split, seed), random.Random(f"{seed} {split}"), {}
@@ -78,11 +88,14 @@ def generate_split(
 
 # %% ../nbs/00i_synthetic.ipynb #0029
 def generate_corpus(
-    seed: int = SEED,  # another seed, another corpus and another split
-    n: int = 4000,     # sentences, 80 % of them for train, 10 % for each other part
+    seed: int = SEED,                    # another seed, another corpus and another split
+    n: int = 4000,                       # sentences, 80 % of them for train, 10 % for each other part
 ) -> list[tuple[list[str], list[str]]]:  # words and tags, the parts in mixed order
-    "`n` distinct tagged sentences, the same for the same `seed` on every machine. Raises `BertNerError` for too large an `n`, or none."
-    if n < 1: raise BertNerError(f"data.sentences is {n}: the sample has at least one sentence, some hundred to train on")
+    """`n` distinct tagged sentences, the same for the same `seed` on every machine.
+
+    Raises `BertNerError` for too large an `n`, or none."""
+    if n < 1:
+        raise BertNerError(f"data.sentences is {n}: the sample has at least one sentence, some hundred to train on")
     sizes = dict(train=n - 2 * (n // 10), validation=n // 10, test=n // 10)
     rows = [row for part in SPLITS for row in generate_split(part, sizes[part], seed)]
     random.Random(seed).shuffle(rows)

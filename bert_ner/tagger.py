@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 from .core import *
@@ -32,10 +33,14 @@ class Entities(list[Entity]):
     def __getitem__(self, i: SupportsIndex, /) -> Entity: ...
     @overload
     def __getitem__(self, i: slice, /) -> "Entities": ...
-    def __getitem__(self, i, /): return Entities(super().__getitem__(i), self.text) if isinstance(i, slice) else super().__getitem__(i)
+    def __getitem__(self, i, /):
+        return Entities(super().__getitem__(i), self.text) if isinstance(i, slice) else super().__getitem__(i)
 
     def __repr__(self) -> str:
-        return "\n".join(f"{e.start:>6} {e.end:>6}  {e.label:<5} {e.score:.3f}  {' '.join(e.text.split())}" for e in self) or "no entities"
+        return (
+            "\n".join(f"{e.start:>6} {e.end:>6}  {e.label:<5} {e.score:.3f}  {' '.join(e.text.split())}" for e in self)
+            or "no entities"
+        )
 
     def _repr_html_(self) -> str:
         from bert_ner.render import highlight
@@ -52,20 +57,32 @@ class Entities(list[Entity]):
         return table.astype(dict(start="int64", end="int64", label="str", text="str", score="float64"))
 
     def to_conll(self) -> str:   # a word and its IOB2 tag a line, a tab between them; a blank line after each sentence
-        "The words of the text with their tags. Raises `ValueError` where an entity does not begin and end with a word."
-        return "".join("".join(f"{self.text[a:b]}\t{tag}\n" for a, b, tag in s) + "\n" for s in split_tagged_sentences(self.text, self))
+        """The words of the text with their tags.
+
+        Raises `ValueError` where an entity does not begin and end with a word."""
+        return "".join(
+            "".join(f"{self.text[a:b]}\t{tag}\n" for a, b, tag in s) + "\n"
+            for s in split_tagged_sentences(self.text, self)
+        )
 
     def to_spacy(self,
         nlp: Any = None,  # a spaCy pipeline, whose words the Doc has; without it spaCy's rules for English
     ) -> Any:             # spacy.tokens.Doc with .ents, and with their scores in .spans["bert_ner"].attrs["scores"]
-        "The text and all its entities for spaCy; a word in which an entity begins or ends is cut there. Raises `BertNerError` where spaCy is not installed, `ValueError` where two entities overlap or are another text's."
+        """The text and all its entities for spaCy; a word in which an entity begins or ends is cut there.
+
+        Raises `BertNerError` where spaCy is not installed, `ValueError` where two entities overlap or are another
+        text's."""
         if find_spec("spacy") is None: raise BertNerError("spaCy is not installed: `pip install spacy`")
         from bert_ner.render import iter_segments
         from spacy.tokens import SpanGroup
-        list(iter_segments(self.text, self))                                 # none overlaps another, all belong to the text
+        # none overlaps another, all belong to the text
+        list(iter_segments(self.text, self))
         borders = sorted({x for e in self for x in (e.start, e.end)})
         doc = (nlp or _blank_english()).tokenizer(self.text)
-        if doc.text != self.text: raise ValueError("the tokenizer of this spaCy pipeline changes the text: the offsets of the entities do not fit it")
+        if doc.text != self.text:
+            raise ValueError(
+                "the tokenizer of this spaCy pipeline changes the text: the offsets of the entities do not fit it"
+            )
         with doc.retokenize() as cutter:
             for token in doc:
                 end = token.idx + len(token)
@@ -74,7 +91,9 @@ class Entities(list[Entity]):
                 if len(parts) > 1: cutter.split(token, parts, heads=[(token, 0)] * len(parts))
         spans = [doc.char_span(e.start, e.end, label=e.label) for e in self]
         doc.ents = sorted(spans, key=lambda s: s.start)
-        doc.spans["bert_ner"] = SpanGroup(doc, name="bert_ner", spans=spans, attrs=dict(scores=[e.score for e in self]))
+        doc.spans["bert_ner"] = SpanGroup(
+            doc, name="bert_ner", spans=spans, attrs=dict(scores=[e.score for e in self])
+        )
         return doc
 
 @cache
@@ -86,23 +105,32 @@ def _blank_english():
 @dataclass(frozen=True)
 class TagPrediction:
     "The tags of one sentence's words and how probable each is."
-    tags: list[str]               # lawful IOB2, one a word
-    probs: NDArray[np.float32]    # [words]
+    tags: list[str]             # lawful IOB2, one a word
+    probs: NDArray[np.float32]  # [words]
 
 def _check_dimensions(texts):
-    "Raises `BertNerError` for a table, which is a collection of the names of its columns, and for a single value in an array."
+    """Raises `BertNerError` for a table, which is a collection of the names of its columns, and for a single value in
+    an array."""
     n = getattr(texts, "ndim", 1)
     if n != 1 and not isinstance(texts, str):
         raise BertNerError(f"{type(texts).__name__} has {n} dimensions, and texts have one: give one column of them")
 
 def _check_sentences(sentences) -> list[list[str]]:
-    "The words of each sentence. Raises `BertNerError` where a string stands for words or sentences, or a word is no text."
-    if isinstance(sentences, (str, bytes)): raise BertNerError("one string was given where sentences are due, each a list of words: call `tag`, or split it")
+    """The words of each sentence.
+
+    Raises `BertNerError` where a string stands for words or sentences, or a word is no text."""
+    if isinstance(sentences, (str, bytes)):
+        raise BertNerError(
+            "one string was given where sentences are due, each a list of words: call `tag`, or split it"
+        )
     def words(i, sentence):
-        if isinstance(sentence, (str, bytes)): raise BertNerError(f"sentence {i} is a string, not a list of words: call `tag_batch`, or split it")
-        if not isinstance(sentence, Iterable): raise BertNerError(f"sentence {i} is {type(sentence).__name__}, not a list of words")
+        if isinstance(sentence, (str, bytes)):
+            raise BertNerError(f"sentence {i} is a string, not a list of words: call `tag_batch`, or split it")
+        if not isinstance(sentence, Iterable):
+            raise BertNerError(f"sentence {i} is {type(sentence).__name__}, not a list of words")
         return [check_text(w, f"word {j} of sentence {i}") for j, w in enumerate(sentence)]
-    if not isinstance(sentences, Iterable): raise BertNerError(f"{type(sentences).__name__} is no collection of sentences: give a list of lists of words")
+    if not isinstance(sentences, Iterable):
+        raise BertNerError(f"{type(sentences).__name__} is no collection of sentences: give a list of lists of words")
     return [words(i, s) for i, s in enumerate(sentences)]
 
 # %% ../nbs/00_tagger.ipynb #0031a
@@ -118,8 +146,14 @@ class Tagger:
         tags: Iterable[str],  # the tag set, in the model's order
         max_batch_tokens: int = 0,      # padded tokens a batch; 0: as many as the engine likes, or 2048
     ):
-        self.engine, self.window_tokenizer, self.tags, self.max_batch_tokens = engine, window_tokenizer, list(tags), max_batch_tokens or getattr(engine, "max_batch_tokens", 2048)
-        self.about: dict[str, Any] = {}    # of the model's training, as far as it is known: encoder, corpus, sentences, date
+        self.engine, self.window_tokenizer, self.tags, self.max_batch_tokens = (
+            engine,
+            window_tokenizer,
+            list(tags),
+            max_batch_tokens or getattr(engine, "max_batch_tokens", 2048),
+        )
+        # of the model's training, as far as it is known: encoder, corpus, sentences, date
+        self.about: dict[str, Any] = {}
         self.folder: Path | None = None    # of the model, where `from_pretrained` opened it
 
     @property
@@ -128,7 +162,8 @@ class Tagger:
         return self._engine
 
     @engine.setter
-    def engine(self, engine: Any): self._engine, self._opened = engine, None   # `_opened`: name and options of the engine that `from_pretrained` opened
+    # `_opened`: name and options of the engine that `from_pretrained` opened
+    def engine(self, engine: Any): self._engine, self._opened = engine, None
 
     @classmethod
     def from_pretrained(cls,
@@ -150,8 +185,13 @@ class Tagger:
 
     @property
     def description(self) -> str:  # e.g. "all-MiniLM-L6-v2, int8, trained on gmb (38,527 sentences, 2026-11-24), openvino-int8"
-        "Which model answers, in one line for people: what it is and what it was trained on, else its folder's name, and the engine."
-        name = self._opened[0] if self._opened else getattr(self.engine, "name", None if self.engine is None else type(self.engine).__name__)
+        """Which model answers, in one line for people: what it is and what it was trained on, else its folder's name,
+        and the engine."""
+        name = (
+            self._opened[0]
+            if self._opened
+            else getattr(self.engine, "name", None if self.engine is None else type(self.engine).__name__)
+        )
         facts, about = [], self.about
         size = [f"{about['sentences']:,} sentences"] if isinstance(about.get("sentences"), int) else []
         detail = ", ".join([*size, *([str(about["date"])] if about.get("date") else [])])
@@ -167,17 +207,22 @@ class Tagger:
         return [TagPrediction([self.tags[t] for t in b], np.exp(x[np.arange(len(b)), b])) for b, x in zip(best, logps)]
 
     def _tag_words(self, sentences, progress):
-        if self.engine is None: raise BertNerError("this tagger was loaded without an engine: set `tagger.engine`, or load it with one")
+        if self.engine is None:
+            raise BertNerError("this tagger was loaded without an engine: set `tagger.engine`, or load it with one")
         unlike = {}
         where = [unlike.setdefault(tuple(s), len(unlike)) for s in sentences]
-        found = self.decode(word_log_probs(self.engine, self.window_tokenizer, list(unlike), self.max_batch_tokens, progress))
+        found = self.decode(
+            word_log_probs(self.engine, self.window_tokenizer, list(unlike), self.max_batch_tokens, progress)
+        )
         return [found[i] for i in where]
 
     def tag_tokenized(self,
         sentences: Iterable[Iterable[str]],                                # the words of each
         progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,  # wraps the batches, e.g. tqdm
-    ) -> list[TagPrediction]:                                                   # in their order
-        "Tags of sentences that are split into words already; equal sentences are judged once. Raises `BertNerError` where one is no collection of words, or a word is no text."
+    ) -> list[TagPrediction]:                                              # in their order
+        """Tags of sentences that are split into words already; equal sentences are judged once.
+
+        Raises `BertNerError` where one is no collection of words, or a word is no text."""
         return self._tag_words(_check_sentences(sentences), progress)
 
     def tag_batch(self,
@@ -193,7 +238,12 @@ class Tagger:
 
     def _entities(self, text, cells, tagged):                     # of the words of each cell
         offsets, tags = [o for c in cells for o in c], [t for w in tagged for t in w.tags]
-        return Entities(aggregate_entities(text, offsets, break_at_blank_lines(text, offsets, tags), np.concatenate([w.probs for w in tagged])), text)
+        return Entities(
+            aggregate_entities(
+                text, offsets, break_at_blank_lines(text, offsets, tags), np.concatenate([w.probs for w in tagged])
+            ),
+            text,
+        )
 
     def tag(self,
         text_column: str,    # of any length
@@ -202,10 +252,12 @@ class Tagger:
         return self.tag_batch([check_text(text_column)])[0]
 
     def pipe(self,
-        texts: Iterable[str],    # any number of them
-        chunk_chars: int = 300_000,    # characters held at a time
-    ) -> Iterator[Entities]:     # in their order
-        "Entities of each of `texts`, in memory that does not grow with their number. Raises `BertNerError` for a string alone, and when it comes to one that is no text."
+        texts: Iterable[str],        # any number of them
+        chunk_chars: int = 300_000,  # characters held at a time
+    ) -> Iterator[Entities]:         # in their order
+        """Entities of each of `texts`, in memory that does not grow with their number.
+
+        Raises `BertNerError` for a string alone, and when it comes to one that is no text."""
         _check_dimensions(texts)
         if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable): texts = check_texts(texts)
         return self._stream(texts, chunk_chars)
@@ -217,11 +269,17 @@ class Tagger:
             if size >= chunk: yield from self.tag_batch(held); held, size = [], 0
         yield from self.tag_batch(held)
 
-    def __repr__(self) -> str: return f"Tagger({self.description}, {len(self.tags)} tags, windows of {self.window_tokenizer.max_length})"
+    def __repr__(self) -> str:
+        return f"Tagger({self.description}, {len(self.tags)} tags, windows of {self.window_tokenizer.max_length})"
 
     def __reduce__(self):
-        if not self._opened: raise BertNerError("this tagger was made from an engine object, which cannot be pickled: pickle one that `Tagger.from_pretrained` opened")
-        shipped = self.folder.resolve() == SHIPPED_DIR.resolve()                   # elsewhere the library is in another folder
+        if not self._opened:
+            raise BertNerError(
+                "this tagger was made from an engine object, which cannot be pickled: pickle one "
+                "that `Tagger.from_pretrained` opened"
+            )
+        # elsewhere the library is in another folder
+        shipped = self.folder.resolve() == SHIPPED_DIR.resolve()
         return _reopen, (type(self), "" if shipped else str(self.folder), *self._opened, self.max_batch_tokens)
 
     def __copy__(self):
@@ -248,8 +306,8 @@ class AsyncTagger:
     A process gets its own: it can be pickled as its tagger can, and one that is in use does not survive a `fork`.
     """
     def __init__(self,
-        tagger: Tagger,    # does the work, in a thread
-        max_batch_size: int = 64,   # texts a batch
+        tagger: Tagger,            # does the work, in a thread
+        max_batch_size: int = 64,  # texts a batch
     ):
         if max_batch_size < 1: raise BertNerError(f"max_batch_size is {max_batch_size}: a batch has at least 1 text")
         self.tagger, self.max_batch_size = tagger, max_batch_size
@@ -259,7 +317,10 @@ class AsyncTagger:
     async def tag(self,
         text_column: str,    # of any length
     ) -> Entities:
-        "Entities of one `text`. Raises `BertNerError` where it is no text, and what the tagger raises for it; other texts of its batch are answered."
+        """Entities of one `text`.
+
+        Raises `BertNerError` where it is no text, and what the tagger raises for it; other texts of its batch are
+        answered."""
         check_text(text_column)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Entities] = loop.create_future()
@@ -293,7 +354,8 @@ class AsyncTagger:
         "The entities of each text, or the error that it alone causes."
         try:
             found = self.tagger.tag_batch(texts)
-            if len(found) != len(texts): raise RuntimeError(f"the tagger gave {len(found)} answers to {len(texts)} texts")
+            if len(found) != len(texts):
+                raise RuntimeError(f"the tagger gave {len(found)} answers to {len(texts)} texts")
             return found
         except BaseException as e:
             if len(texts) > 1: return [found for t in texts for found in self._tag_each([t])]
@@ -321,14 +383,20 @@ def compare_taggers(
     gold: list[list[str]] | None = None,  # their tags: gives the difference in F1 too
     progress=None,                        # wraps the batches, e.g. tqdm
 ) -> dict:                                # sentences, differing, agreement (0 to 1), largest difference of a probability; f1, f1_reference
-    "How often `other` finds exactly the entities of `reference`. Raises `ValueError` where there are no sentences to compare."
+    """How often `other` finds exactly the entities of `reference`.
+
+    Raises `ValueError` where there are no sentences to compare."""
     from bert_ner.metrics import entity_scores
     if not sentences: raise ValueError("no sentences to compare")
     a, b = reference.tag_tokenized(sentences, progress), other.tag_tokenized(sentences, progress)
     differing = [i for i, (x, y) in enumerate(zip(a, b)) if tags_to_spans(x.tags) != tags_to_spans(y.tags)]
     gaps = [float(np.abs(x.probs - y.probs).max()) for x, y in zip(a, b) if len(x.tags) and x.tags == y.tags]
-    out = dict(sentences=len(sentences), num_mismatches=len(differing), exact_match=round(1 - len(differing) / len(sentences), 6),
-               max_prob_diff=round(max(gaps, default=0.), 6))
+    out = dict(
+        sentences=len(sentences),
+        num_mismatches=len(differing),
+        exact_match=round(1 - len(differing) / len(sentences), 6),
+        max_prob_diff=round(max(gaps, default=0.0), 6),
+    )
     if gold is not None:
         out["f1_reference"], out["f1"] = (entity_scores(gold, [w.tags for w in t])["micro"]["f1"] for t in (a, b))
     return out

@@ -31,7 +31,8 @@ def missing_requirements(
     except ImportError: out.append("PyTorch")
     try:
         import tensorrt as trt
-        if tuple(map(int, trt.__version__.split(".")[:2])) < (10, 12): out.append(f"TensorRT 10.12 or later (here is {trt.__version__})")
+        if tuple(map(int, trt.__version__.split(".")[:2])) < (10, 12):
+            out.append(f"TensorRT 10.12 or later (here is {trt.__version__})")
     except ImportError: out.append("the package tensorrt")
     if build and find_spec("modelopt") is None: out.append("the package nvidia-modelopt")
     return out
@@ -47,14 +48,23 @@ def require_tensorrt(
 # %% ../nbs/05_tensorrt.ipynb #0012
 def make_profiles(
     profile_lengths: list[int],  # longest length of each profile, in pieces
-    max_batch_tokens: int,     # padded tokens a batch, at most
-    max_length: int,     # pieces a window: the last profile ends here
-) -> list[dict]:         # min, opt, max: [batch, length] of each, shortest first
-    "Optimisation profiles that cover every length from 1 to `max_length` once. Raises `BertNerError` where a window does not fit `max_batch_tokens`."
-    if max_batch_tokens < max_length: raise BertNerError(f"tensorrt.max_batch_tokens is {max_batch_tokens}: one window of {max_length} pieces has to fit")
-    if min(profile_lengths, default=1) < 1: raise BertNerError(f"tensorrt.profile_lengths are {profile_lengths}: each is at least 1")
+    max_batch_tokens: int,       # padded tokens a batch, at most
+    max_length: int,             # pieces a window: the last profile ends here
+) -> list[dict]:                 # min, opt, max: [batch, length] of each, shortest first
+    """Optimisation profiles that cover every length from 1 to `max_length` once.
+
+    Raises `BertNerError` where a window does not fit `max_batch_tokens`."""
+    if max_batch_tokens < max_length:
+        raise BertNerError(
+            f"tensorrt.max_batch_tokens is {max_batch_tokens}: one window of {max_length} pieces has to fit"
+        )
+    if min(profile_lengths, default=1) < 1:
+        raise BertNerError(f"tensorrt.profile_lengths are {profile_lengths}: each is at least 1")
     ends = sorted({b for b in profile_lengths if b < max_length} | {max_length})
-    return [dict(min=[1, before + 1], opt=[max_batch_tokens // end, end], max=[max_batch_tokens // end, end]) for before, end in zip([0, *ends], ends)]
+    return [
+        dict(min=[1, before + 1], opt=[max_batch_tokens // end, end], max=[max_batch_tokens // end, end])
+        for before, end in zip([0, *ends], ends)
+    ]
 
 def select_profile(
     profiles: list[dict],  # from `make_profiles`
@@ -67,9 +77,9 @@ def select_profile(
 
 # %% ../nbs/05_tensorrt.ipynb #0018
 def clamp_mask_constants(
-    model,                # onnx.ModelProto, changed in place
-    lowest: float = -1e4, # what takes the place of lower numbers
-) -> int:                 # constants changed
+    model,                 # onnx.ModelProto, changed in place
+    lowest: float = -1e4,  # what takes the place of lower numbers
+) -> int:                  # constants changed
     "Raise every fp32 constant of `model` below `lowest` to it, so that the mask fits fp16."
     from onnx import TensorProto, numpy_helper
     constants = [a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
@@ -87,7 +97,8 @@ def to_fp16(
     path: Path,           # file to write
     batches: list[dict],  # arrays that an engine reads: real sentences, to see how large numbers get
 ) -> Path:                # the path
-    "Turn the graph `source` to fp16 by AutoCast; nodes that come near fp16's limit (65,504) on `batches` stay fp32, and so do the logits."
+    """Turn the graph `source` to fp16 by AutoCast; nodes that come near fp16's limit (65,504) on `batches` stay fp32,
+    and so do the logits."""
     import onnx
     from modelopt.onnx.autocast import convert_to_mixed_precision
     model = onnx.load(source)
@@ -98,8 +109,13 @@ def to_fp16(
             onnx.save(model, f"{d}/finite.onnx")
             (Path(d)/"batches").mkdir()
             for i, batch in enumerate(batches): np.savez(f"{d}/batches/{i:04}.npz", **batch)
-            half = convert_to_mixed_precision(onnx_path=f"{d}/finite.onnx", low_precision_type="fp16", keep_io_types=True,
-                calibration_data=f"{d}/batches", data_max=65504 / 2)
+            half = convert_to_mixed_precision(
+                onnx_path=f"{d}/finite.onnx",
+                low_precision_type="fp16",
+                keep_io_types=True,
+                calibration_data=f"{d}/batches",
+                data_max=65504 / 2,
+            )
     finally: logging.disable(logging.NOTSET)
     with atomic_path(path) as tmp: onnx.save(half, tmp)
     return Path(path)
@@ -109,7 +125,9 @@ def build_serialized_engine(
     path: Path,            # ONNX file, its types final
     profiles: list[dict],  # from `make_profiles`
 ) -> bytes:                # the plan
-    "Build the engine of `path` for this GPU, strongly typed. Raises `BertNerError` with TensorRT's words where it cannot."
+    """Build the engine of `path` for this GPU, strongly typed.
+
+    Raises `BertNerError` with TensorRT's words where it cannot."""
     import tensorrt as trt
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
@@ -125,7 +143,10 @@ def build_serialized_engine(
             profile.set_shape(network.get_input(i).name, tuple(p["min"]), tuple(p["opt"]), tuple(p["max"]))
         config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
-    if plan is None: raise BertNerError(f"TensorRT {trt.__version__} built no engine from {Path(path).name}: the lines above say why")
+    if plan is None:
+        raise BertNerError(
+            f"TensorRT {trt.__version__} built no engine from {Path(path).name}: the lines above say why"
+        )
     return bytes(plan)
 
 # %% ../nbs/05_tensorrt.ipynb #0025
@@ -133,9 +154,17 @@ def runtime_info() -> dict:  # gpu, compute_capability, tensorrt, driver
     "What an engine depends on, as it is here. Call `require_tensorrt` first."
     import torch, tensorrt as trt
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0] if shutil.which("nvidia-smi") else None
-    return dict(gpu=torch.cuda.get_device_name(), compute_capability="{}.{}".format(*torch.cuda.get_device_capability()),
-                tensorrt=trt.__version__, driver=driver)
+    driver = (
+        subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+        if shutil.which("nvidia-smi")
+        else None
+    )
+    return dict(
+        gpu=torch.cuda.get_device_name(),
+        compute_capability="{}.{}".format(*torch.cuda.get_device_capability()),
+        tensorrt=trt.__version__,
+        driver=driver,
+    )
 
 ENGINE_METADATA = dict(gpu="for the GPU", compute_capability="for compute capability", tensorrt="by TensorRT",
              onnx_sha256="from the ONNX file with SHA-256", plan_sha256="as a plan with SHA-256")
@@ -145,8 +174,15 @@ def check_compatible(
     here: dict,   # the same fields, as they are here; a field that is not there is not compared
 ):
     "Raises `BertNerError` naming every field in which `stamp` differs from `here`."
-    differ = [f"{words} {stamp.get(k)} where here is {here[k]}" for k, words in ENGINE_METADATA.items() if k in here and stamp.get(k) != here[k]]
-    if differ: raise BertNerError(f"this engine was built {', and '.join(differ)}: build it again with `bert-ner to-tensorrt`")
+    differ = [
+        f"{words} {stamp.get(k)} where here is {here[k]}"
+        for k, words in ENGINE_METADATA.items()
+        if k in here and stamp.get(k) != here[k]
+    ]
+    if differ:
+        raise BertNerError(
+            f"this engine was built {', and '.join(differ)}: build it again with `bert-ner to-tensorrt`"
+        )
 
 # %% ../nbs/05_tensorrt.ipynb #0028
 def check_trt(
@@ -158,7 +194,9 @@ def check_trt(
 
 # %% ../nbs/05_tensorrt.ipynb #0030
 class TensorRTEngine:
-    "Logits by TensorRT from `folder`'s `model.plan`. Raises `BertNerError` where it is missing, or was not built for this machine and ONNX file."
+    """Logits by TensorRT from `folder`'s `model.plan`.
+
+    Raises `BertNerError` where it is missing, or was not built for this machine and ONNX file."""
     def __init__(self,
         folder: Path,          # holds model.plan and engine.json
         device: str = "cuda",  # torch's name of the GPU
@@ -170,13 +208,21 @@ class TensorRTEngine:
             raise BertNerError(f"no engine in {folder}: build it with `bert-ner to-tensorrt`")
         stamp, here = read_json(plan.with_name("engine.json")), dict(runtime_info(), plan_sha256=file_hash(plan))
         check_compatible(stamp, dict(here, onnx_sha256=file_hash(onnx)) if onnx.is_file() else here)
-        self.name, self.profiles, self.device, self.stream = plan.name, stamp["profiles"], device, torch.cuda.Stream(device)
+        self.name, self.profiles, self.device, self.stream = (
+            plan.name,
+            stamp["profiles"],
+            device,
+            torch.cuda.Stream(device),
+        )
         self.runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
         self.engine = self.runtime.deserialize_cuda_engine(plan.read_bytes())
         check_trt(self.engine is not None, "deserialize_cuda_engine")
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
         types = {n: trt.DataType.FLOAT if n == "logits" else trt.DataType.INT64 for n in names}
-        check_trt("logits" in names and all(self.engine.get_tensor_dtype(n) == t for n, t in types.items()), "the types of its inputs and outputs")
+        check_trt(
+            "logits" in names and all(self.engine.get_tensor_dtype(n) == t for n, t in types.items()),
+            "the types of its inputs and outputs",
+        )
         self.inputs, self.tags = [n for n in names if n != "logits"], self.engine.get_tensor_shape("logits")[-1]
         self.context = self.engine.create_execution_context()
         check_trt(self.context is not None, "create_execution_context")
@@ -184,14 +230,16 @@ class TensorRTEngine:
 # %% ../nbs/05_tensorrt.ipynb #0031
 @patch
 def run(self: TensorRTEngine,
-    profile: int,   # index of the profile
-    arrays: dict,   # int64 [batch, length] of each input, no larger than the profile takes
-) -> np.ndarray:    # float32 [batch, length, tags]
+    profile: int,  # index of the profile
+    arrays: dict,  # int64 [batch, length] of each input, no larger than the profile takes
+) -> np.ndarray:   # float32 [batch, length, tags]
     "One batch through the plan."
     import torch
     context, handle = self.context, self.stream.cuda_stream
     with torch.cuda.stream(self.stream):
-        tensors = {k: torch.from_numpy(np.ascontiguousarray(arrays[k], dtype=np.int64)).to(self.device) for k in self.inputs}
+        tensors = {
+            k: torch.from_numpy(np.ascontiguousarray(arrays[k], dtype=np.int64)).to(self.device) for k in self.inputs
+        }
         out = torch.empty((*tensors[self.inputs[0]].shape, self.tags), dtype=torch.float32, device=self.device)
         if context.active_optimization_profile != profile:
             check_trt(context.set_optimization_profile_async(profile, handle), "set_optimization_profile_async")
@@ -208,7 +256,9 @@ def logits(self: TensorRTEngine, input_ids, attention_mask, token_type_ids) -> n
     given = dict(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
     i = select_profile(self.profiles, input_ids.shape[1])
     step = self.profiles[i]["max"][0]
-    return np.concatenate([self.run(i, {k: v[s:s + step] for k, v in given.items()}) for s in range(0, len(input_ids), step)])
+    return np.concatenate(
+        [self.run(i, {k: v[s : s + step] for k, v in given.items()}) for s in range(0, len(input_ids), step)]
+    )
 
 # %% ../nbs/05_tensorrt.ipynb #0032
 def engine_dir(
@@ -230,20 +280,37 @@ def build_engine(
     source: Path,                # folder with model.plain.onnx, tokenizer.json, tagger.json
     folder: Path,                # folder to write into
     samples: list[list[str]],    # sentences that show how large numbers get
-    profile_lengths: list[int],          # longest length of each profile, in pieces
-    max_batch_tokens: int,             # padded tokens a batch, at most
+    profile_lengths: list[int],  # longest length of each profile, in pieces
+    max_batch_tokens: int,       # padded tokens a batch, at most
 ) -> dict:                       # the stamp
     "Write `model.plan`, `engine.json` and what every tagger needs; nothing is compared here."
     window_tokenizer, tags = load_tokenizer_config(source)
     profiles = make_profiles(profile_lengths, max_batch_tokens, window_tokenizer.max_length)
     windows = window_tokenizer.encode(samples)
-    batches = [collate([windows[i] for i in b], window_tokenizer.pad) for b in batch_by_tokens([len(w.input_ids) for w in windows])]
-    save_tokenizer_config(folder, window_tokenizer.tokenizer, tags, window_tokenizer.case_feature, window_tokenizer.max_length, model_info(source))
+    batches = [
+        collate([windows[i] for i in b], window_tokenizer.pad)
+        for b in batch_by_tokens([len(w.input_ids) for w in windows])
+    ]
+    save_tokenizer_config(
+        folder,
+        window_tokenizer.tokenizer,
+        tags,
+        window_tokenizer.case_feature,
+        window_tokenizer.max_length,
+        model_info(source),
+    )
     with tempfile.TemporaryDirectory() as d:
-        plan = build_serialized_engine(to_fp16(Path(source)/"model.plain.onnx", Path(d)/"model.fp16.onnx", batches), profiles)
+        plan = build_serialized_engine(
+            to_fp16(Path(source) / "model.plain.onnx", Path(d) / "model.fp16.onnx", batches), profiles
+        )
     with atomic_path(Path(folder)/"model.plan") as tmp: tmp.write_bytes(plan)
-    stamp = dict(runtime_info(), onnx_sha256=file_hash(Path(source)/"model.plain.onnx"), plan_sha256=file_hash(Path(folder)/"model.plan"),
-                 precision="fp16", profiles=profiles)
+    stamp = dict(
+        runtime_info(),
+        onnx_sha256=file_hash(Path(source) / "model.plain.onnx"),
+        plan_sha256=file_hash(Path(folder) / "model.plan"),
+        precision="fp16",
+        profiles=profiles,
+    )
     write_json(Path(folder)/"engine.json", stamp)
     return stamp
 
@@ -254,9 +321,9 @@ def export_engine(
     samples: list[list[str]],       # sentences that show how large numbers get
     words: list[list[str]],         # sentences to compare on
     gold: list[list[str]],          # their tags
-    profile_lengths: list[int],             # longest length of each profile, in pieces
-    max_batch_tokens: int = 16384,        # padded tokens a batch, at most
-    min_exact_match: float = .995,    # share of sentences with exactly the entities of ONNX fp32
+    profile_lengths: list[int],     # longest length of each profile, in pieces
+    max_batch_tokens: int = 16384,  # padded tokens a batch, at most
+    min_exact_match: float = .995,  # share of sentences with exactly the entities of ONNX fp32
     max_f1_drop: float = .002,      # strict micro F1 lost against it
     progress=None,                  # wraps the batches, e.g. tqdm
 ) -> dict:                          # stamp, seconds to build, parity, gates
@@ -268,7 +335,13 @@ def export_engine(
         start = time.perf_counter()
         stamp = build_engine(source, tmp, samples, profile_lengths, max_batch_tokens)
         seconds = time.perf_counter() - start
-        parity = compare_taggers(Tagger.from_pretrained(source, "onnx"), Tagger.from_pretrained(tmp, "tensorrt"), words, gold, progress)
-        same = check_threshold("the share of sentences in which TensorRT finds ONNX's entities", parity["exact_match"], min_exact_match)
-        loss = check_threshold("the strict micro F1 of TensorRT minus ONNX's", parity["f1"] - parity["f1_reference"], -max_f1_drop)
+        parity = compare_taggers(
+            Tagger.from_pretrained(source, "onnx"), Tagger.from_pretrained(tmp, "tensorrt"), words, gold, progress
+        )
+        same = check_threshold(
+            "the share of sentences in which TensorRT finds ONNX's entities", parity["exact_match"], min_exact_match
+        )
+        loss = check_threshold(
+            "the strict micro F1 of TensorRT minus ONNX's", parity["f1"] - parity["f1_reference"], -max_f1_drop
+        )
     return dict(stamp=stamp, build_seconds=round(seconds, 1), parity=parity, gates=dict(exact_match=same, f1=loss))

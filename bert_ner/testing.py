@@ -17,11 +17,12 @@ TINY_VOCAB = "[PAD] [UNK] [CLS] [SEP] new york paris monday bush mr . in on met"
 TINY_TAGS = dict(paris="B-geo", new="B-geo", york="I-geo", monday="B-tim", mr="B-per", bush="I-per")
 
 def make_tiny_tagger(
-    folder: Path,      # to write
+    folder: Path,        # to write
     int8: bool = False,  # whether there is a model.int8.onnx too: the same graph under another name
-    **logits: dict,    # word -> {tag: logit}, on top of `TINY_TAGS`
-) -> Path:             # the folder
-    "Write a model folder (model.onnx, tokenizer.json, tagger.json) that knows the words of `TINY_TAGS` and nothing else."
+    **logits: dict,      # word -> {tag: logit}, on top of `TINY_TAGS`
+) -> Path:               # the folder
+    """Write a model folder (model.onnx, tokenizer.json, tagger.json) that knows the words of `TINY_TAGS` and nothing
+    else."""
     from onnx import TensorProto, helper, numpy_helper, save as save_onnx
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     table = np.full((len(TINY_VOCAB), len(GMB_TAGS)), -4., dtype=np.float32)
@@ -38,6 +39,8 @@ def make_tiny_tagger(
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     folder = save_tokenizer_config(folder, tokenizer, GMB_TAGS, case_feature=True, max_length=64)
-    save_onnx(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)]), folder/"model.onnx")
+    save_onnx(
+        helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)]), folder / "model.onnx"
+    )
     if int8: shutil.copy(folder/"model.onnx", folder/"model.int8.onnx")
     return folder

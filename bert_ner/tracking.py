@@ -16,22 +16,27 @@ import pandas as pd
 
 # %% ../nbs/00j_tracking.ipynb #0006
 def run_name(
-    corpus: str,      # e.g. "sample"
+    corpus: str,              # e.g. "sample"
     model_name_or_path: str,  # of the encoder: "package:NAME/FOLDER", a folder, or a name on the model hub
-    *seed: int,       # of the training; none for the name of a group
-) -> str:             # e.g. "sample-all-minilm-l6-v2-42"
+    *seed: int,               # of the training; none for the name of a group
+) -> str:                     # e.g. "sample-all-minilm-l6-v2-42"
     "The name of a run: corpus, encoder, seed."
     package = model_name_or_path.startswith("package:")
-    last = model_name_or_path.removeprefix("package:").partition("/")[0].removeprefix("gt_") if package else Path(model_name_or_path).expanduser().resolve().name
+    last = (
+        model_name_or_path.removeprefix("package:").partition("/")[0].removeprefix("gt_")
+        if package
+        else Path(model_name_or_path).expanduser().resolve().name
+    )
     return "-".join([corpus, re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-") or "encoder", *map(str, seed)])
 
 # %% ../nbs/00j_tracking.ipynb #0009
 def run_group(
-    corpus: str,             # e.g. "sample"
-    model_name_or_path: str,         # of the encoder
-    environ=os.environ,      # with DVC's `DVC_EXP_NAME` and `DVC_EXP_BASELINE_REV` inside an experiment
+    corpus: str,              # e.g. "sample"
+    model_name_or_path: str,  # of the encoder
+    environ=os.environ,       # with DVC's `DVC_EXP_NAME` and `DVC_EXP_BASELINE_REV` inside an experiment
 ) -> str:
-    "What runs share that belong together: the sweep's name, the commit that unnamed experiments started from, else corpus and encoder."
+    """What runs share that belong together: the sweep's name, the commit that unnamed experiments started from, else
+    corpus and encoder."""
     name, start = environ.get("DVC_EXP_NAME", ""), environ.get("DVC_EXP_BASELINE_REV", "")
     if named := re.fullmatch(r"(.+)-\d+", name): return named[1]
     return f"experiments-{start[:7]}" if name and start else run_name(corpus, model_name_or_path)
@@ -41,52 +46,82 @@ def code_version(
     root: Path = ROOT,  # of the project
 ) -> dict:              # commit: its SHA-1, "" without git; dirty: whether notebooks, library or settings differ from it
     "Which code runs here."
-    def git(*args): return subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    def git(*args):
+        return subprocess.run(
+            ["git", "-C", str(root), *args], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
     try: top, commit = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
     except OSError: return dict(commit="", dirty=False)                                # no git on this machine
-    if top.returncode or commit.returncode or Path(top.stdout.strip()).resolve() != Path(root).resolve(): return dict(commit="", dirty=False)
+    if top.returncode or commit.returncode or Path(top.stdout.strip()).resolve() != Path(root).resolve():
+        return dict(commit="", dirty=False)
     changed = git("status", "--porcelain", "--", "bert_ner", "nbs", "settings.ini", "constraints.txt").stdout
     return dict(commit=commit.stdout.strip(), dirty=bool(changed.strip()))
 
 # %% ../nbs/00j_tracking.ipynb #0014
-CURVES = dict(loss="train/loss", learning_rate="train/learning_rate", grad_norm="train/grad_norm", eval_loss="eval/loss", eval_f1="eval/micro_f1", eval_macro_f1="eval/macro_f1")
+CURVES = dict(
+    loss="train/loss",
+    learning_rate="train/learning_rate",
+    grad_norm="train/grad_norm",
+    eval_loss="eval/loss",
+    eval_f1="eval/micro_f1",
+    eval_macro_f1="eval/macro_f1",
+)
 
 def curve_points(
-    entry: dict,              # of `Trainer`'s log
-) -> dict[str, float]:        # name of a curve -> its value at `entry["step"]`
+    entry: dict,        # of `Trainer`'s log
+) -> dict[str, float]:  # name of a curve -> its value at `entry["step"]`
     "What of a line of `Trainer`'s log belongs to a curve."
     return {name: float(entry[k]) for k, name in CURVES.items() if k in entry}
 
 # %% ../nbs/00j_tracking.ipynb #0016
 def final_figures(
-    scores: dict,            # split -> what `entity_scores` gives
-    **more,                  # further figures; what is no number is left out
-) -> dict[str, float]:       # e.g. "test/micro_f1", "test/macro_f1", "test/geo_f1"
+    scores: dict,       # split -> what `entity_scores` gives
+    **more,             # further figures; what is no number is left out
+) -> dict[str, float]:  # e.g. "test/micro_f1", "test/macro_f1", "test/geo_f1"
     "The final figures of a run: micro, macro, and F1 of each label."
     found = {}
     for split, s in scores.items():
-        found |= {f"{split}/{mean}_{k}": s[mean][k] for mean in ("micro", "macro") for k in ("f1", "precision", "recall")}
+        found |= {
+            f"{split}/{mean}_{k}": s[mean][k] for mean in ("micro", "macro") for k in ("f1", "precision", "recall")
+        }
         found |= {f"{split}/{label}_f1": t["f1"] for label, t in s["types"].items()}
-    return {k: float(v) for k, v in {**found, **more}.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    return {
+        k: float(v) for k, v in {**found, **more}.items() if isinstance(v, (int, float)) and not isinstance(v, bool)
+    }
 
 # %% ../nbs/00j_tracking.ipynb #0018
 def run_card(
-    name: str,               # of the run
-    parameters: dict,        # of the stage
-    tags: dict,              # corpus, commit ...
-    scores: dict,            # split -> what `entity_scores` gives
-    figures: dict,           # from `final_figures`
-) -> str:                    # Markdown
+    name: str,         # of the run
+    parameters: dict,  # of the stage
+    tags: dict,        # corpus, commit ...
+    scores: dict,      # split -> what `entity_scores` gives
+    figures: dict,     # from `final_figures`
+) -> str:              # Markdown
     "The model card of a run: what it was made of, and its figures by label."
     def rows(d): return "".join(f"| {k} | {v} |\n" for k, v in d.items())
     splits = list(scores)
-    head = "| label | " + " | ".join(f"{s} F1 | {s} support" for s in splits) + " |\n|" + " --- |" * (1 + 2 * len(splits)) + "\n"
-    def line(label, of): return f"| {label} | " + " | ".join(f"{of(scores[s])['f1']:.4f} | {of(scores[s])['support']:,}" for s in splits) + " |\n"
+    head = (
+        "| label | "
+        + " | ".join(f"{s} F1 | {s} support" for s in splits)
+        + " |\n|"
+        + " --- |" * (1 + 2 * len(splits))
+        + "\n"
+    )
+    def line(label, of):
+        return (
+            f"| {label} | "
+            + " | ".join(f"{of(scores[s])['f1']:.4f} | {of(scores[s])['support']:,}" for s in splits)
+            + " |\n"
+        )
     labels = list(dict.fromkeys(k for s in splits for k in scores[s]["types"]))
     by_label = "".join(line(k, lambda s, k=k: s["types"].get(k, dict(f1=0., support=0))) for k in labels)
     others = {k: f"{v:.4g}" for k, v in figures.items() if "/" not in k}
-    return (f"# {name}\n\nStrict entity F1 (seqeval, IOB2, masked Viterbi).\n\n{head}{line('micro', lambda s: s['micro'])}{line('macro', lambda s: s['macro'])}{by_label}\n"
-        f"## Parameters\n\n| parameter | value |\n| --- | --- |\n{rows(parameters)}\n## Where it comes from\n\n| | |\n| --- | --- |\n{rows({**tags, **others})}")
+    return (
+        f"# {name}\n\nStrict entity F1 (seqeval, IOB2, masked "
+        f"Viterbi).\n\n{head}{line('micro', lambda s: s['micro'])}{line('macro', lambda s: s['macro'])}{by_label}\n"
+        f"## Parameters\n\n| parameter | value |\n| --- | --- |\n{rows(parameters)}\n## Where it comes from\n\n| | "
+        f"|\n| --- | --- |\n{rows({**tags, **others})}"
+    )
 
 # %% ../nbs/00j_tracking.ipynb #0021
 def store_root() -> Path:  # the project's top folder, also from the temporary copy that DVC runs an experiment in
@@ -113,7 +148,11 @@ class MlflowRun:
         about: dict,  # name, group, project, corpus, mark, parameters, tags
     ):
         self.about, self.id, self.logged = about, None, set()
-        for k, v in dict(MLFLOW_TRACKING_URI=f"sqlite:///{store_root()/'mlflow.db'}", MLFLOW_HTTP_REQUEST_MAX_RETRIES="2", MLFLOW_HTTP_REQUEST_TIMEOUT="30").items():
+        for k, v in dict(
+            MLFLOW_TRACKING_URI=f"sqlite:///{store_root() / 'mlflow.db'}",
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
+            MLFLOW_HTTP_REQUEST_TIMEOUT="30",
+        ).items():
             os.environ.setdefault(k, v)
         self.uri = os.environ["MLFLOW_TRACKING_URI"]
 
@@ -128,15 +167,22 @@ class MlflowRun:
         from mlflow.exceptions import MlflowException
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self.about["project"]
         if found := client.get_experiment_by_name(name): return found.experiment_id
-        place = (Path(self.uri.removeprefix("sqlite:///")).resolve().parent/"mlruns").as_uri() if self.uri.startswith("sqlite:///") else None
-        try: return client.create_experiment(name, place, tags={"mlflow.experimentKind": "custom_model_development"})   # the page for trainings
+        place = (
+            (Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlruns").as_uri()
+            if self.uri.startswith("sqlite:///")
+            else None
+        )
+        # the page for trainings
+        try: return client.create_experiment(name, place, tags={"mlflow.experimentKind": "custom_model_development"})
         except MlflowException:                                           # another process was faster
             if found := client.get_experiment_by_name(name): return found.experiment_id
             raise
 
     def find(self, client, experiment: str):
         "The unfinished run of this training, None where there is none."
-        found = client.search_runs([experiment], f"tags.training = '{self.about['mark']}' and attributes.status != 'FINISHED'", max_results=1)
+        found = client.search_runs(
+            [experiment], f"tags.training = '{self.about['mark']}' and attributes.status != 'FINISHED'", max_results=1
+        )
         return found[0] if found else None
 
     def open(self):
@@ -147,9 +193,20 @@ class MlflowRun:
         experiment = self.experiment(client)
         if run := self.find(client, experiment):
             client.update_run(run.info.run_id, status="RUNNING")
-            self.logged = {(k, m.step) for k in CURVES.values() if k in run.data.metrics for m in client.get_metric_history(run.info.run_id, k)}
+            self.logged = {
+                (k, m.step)
+                for k in CURVES.values()
+                if k in run.data.metrics
+                for m in client.get_metric_history(run.info.run_id, k)
+            }
         else:
-            tags = {"training": about["mark"], "group": about["group"], "mlflow.source.git.commit": about["tags"]["commit"], "mlflow.source.name": "nbs/03_bert.ipynb", **about["tags"]}
+            tags = {
+                "training": about["mark"],
+                "group": about["group"],
+                "mlflow.source.git.commit": about["tags"]["commit"],
+                "mlflow.source.name": "nbs/03_bert.ipynb",
+                **about["tags"],
+            }
             run = client.create_run(experiment, tags={k: str(v) for k, v in tags.items()}, run_name=about["name"])
             client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in about["parameters"].items()])
         self.id = run.info.run_id
@@ -197,7 +254,9 @@ class MlflowRun:
         try: client.create_registered_model(name)
         except MlflowException as e:
             if e.error_code != "RESOURCE_ALREADY_EXISTS": raise
-        client.create_model_version(name, f"{client.get_run(self.id).info.artifact_uri}/model", self.id, description=card)
+        client.create_model_version(
+            name, f"{client.get_run(self.id).info.artifact_uri}/model", self.id, description=card
+        )
 
     def abandon(self):
         "Say that the training of a run that was opened has failed."
@@ -213,15 +272,25 @@ class WandbRun:
     ):
         self.about, self.run, self.logged = about, None, set()
         self.folder = Path(os.environ.get("WANDB_DIR") or store_root())
-        for k in ("data", "cache"): os.environ.setdefault(f"WANDB_{k.upper()}_DIR", str(self.folder/"wandb"/k))     # not the home folder
+        # not the home folder
+        for k in ("data", "cache"): os.environ.setdefault(f"WANDB_{k.upper()}_DIR", str(self.folder/"wandb"/k))
 
     def open(self):
         "Start the run."
         if self.run: return
         import wandb
         about = self.about
-        self.run = wandb.init(project=os.environ.get("WANDB_PROJECT") or about["project"], name=about["name"], group=about["group"], dir=self.folder, job_type="training",
-            config={**about["parameters"], **about["tags"]}, mode=os.environ.get("WANDB_MODE") or "offline", reinit="create_new", settings=wandb.Settings(silent=True, console="off"))
+        self.run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT") or about["project"],
+            name=about["name"],
+            group=about["group"],
+            dir=self.folder,
+            job_type="training",
+            config={**about["parameters"], **about["tags"]},
+            mode=os.environ.get("WANDB_MODE") or "offline",
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
 
     def reopen(self):
         "The same: no other process can log to it."
@@ -243,7 +312,12 @@ class WandbRun:
         for place, path in files.items(): about.add_dir(str(path), place)
         self.run.log_artifact(about)
         if model:
-            artefact_ = wandb.Artifact(f"{self.about['project']}-{self.about['corpus']}", "model", description=card, metadata={**self.about["parameters"], **figures})
+            artefact_ = wandb.Artifact(
+                f"{self.about['project']}-{self.about['corpus']}",
+                "model",
+                description=card,
+                metadata={**self.about["parameters"], **figures},
+            )
             artefact_.add_dir(str(model))
             self.run.log_artifact(artefact_, aliases=["latest", self.about["name"]])
         self.run.finish()
@@ -261,7 +335,8 @@ class Tracker:
         self.runs, self.failed, self.done = list(runs), set(), False
         atexit.register(self.abandon)
 
-    def __getstate__(self): return dict(runs=[r for r in self.runs if r.kind == "mlflow"], failed=set(), done=True)   # W&B's stays where it was opened
+    # W&B's stays where it was opened
+    def __getstate__(self): return dict(runs=[r for r in self.runs if r.kind == "mlflow"], failed=set(), done=True)
 
     def open(self) -> None:
         "Start the runs. Raises `BertNerError` where a tracker does not take one."
@@ -269,12 +344,17 @@ class Tracker:
             try: r.open()
             except Exception as e:
                 self.done = True
-                raise BertNerError(f"{r.kind} cannot be reached ({self.word(e)}): start its server, or leave it out with -S track.{r.kind}=false") from e
+                raise BertNerError(
+                    f"{r.kind} cannot be reached ({self.word(e)}): start its server, or leave it out "
+                    f"with -S track.{r.kind}=false"
+                ) from e
 
     @staticmethod
     def word(e: Exception) -> str:
         "The first line of an error."
-        return f"{type(e).__name__}: {str(e).strip().splitlines()[0][:200] if str(e).strip() else ''}".removesuffix(": ")
+        return f"{type(e).__name__}: {str(e).strip().splitlines()[0][:200] if str(e).strip() else ''}".removesuffix(
+            ": "
+        )
 
     def each(self, method: str, *args, skip=frozenset()) -> None:
         "Call `method` of every run but those in `skip`; what fails is said once."
@@ -284,7 +364,11 @@ class Tracker:
             except Exception as e:
                 if r.kind in self.failed: continue
                 self.failed.add(r.kind)
-                print(f"bert-ner: {r.kind} failed ({self.word(e)}): the training and its files are whole, {r.kind} lacks a part of it", file=sys.stderr)
+                print(
+                    f"bert-ner: {r.kind} failed ({self.word(e)}): the training and its files are whole, {r.kind} "
+                    "lacks a part of it",
+                    file=sys.stderr,
+                )
 
     def curves(self,
         log: list[dict],  # lines of `Trainer`'s log
@@ -303,11 +387,11 @@ class Tracker:
         return Curves()
 
     def finish(self,
-        scores: dict,             # split -> what `entity_scores` gives
-        log: list[dict],          # all of `Trainer`'s log
-        model: Path | None,       # folder of the model, None where another seed's was kept
+        scores: dict,                 # split -> what `entity_scores` gives
+        log: list[dict],              # all of `Trainer`'s log
+        model: Path | None,           # folder of the model, None where another seed's was kept
         files: dict[str, Path] = {},  # folder in the run -> folder of plots
-        **more,                   # further figures
+        **more,                       # further figures
     ) -> None:
         "Log the final figures, the card, the plots and the model, and end the runs."
         if self.done: return
@@ -315,10 +399,21 @@ class Tracker:
         self.each("reopen")
         self.curves(log)
         figures, about = final_figures(scores, **more), self.runs[0].about
-        card = run_card(about["name"], about["parameters"], {**about["tags"], "group": about["group"]}, scores, figures)
-        self.each("finish", figures, card, {k: p for k, p in files.items() if Path(p).is_dir()}, model, model is not None, skip=self.failed)
+        card = run_card(
+            about["name"], about["parameters"], {**about["tags"], "group": about["group"]}, scores, figures
+        )
+        self.each(
+            "finish",
+            figures,
+            card,
+            {k: p for k, p in files.items() if Path(p).is_dir()},
+            model,
+            model is not None,
+            skip=self.failed,
+        )
         for r in self.runs:
-            with suppress(Exception): r.abandon() if r.kind in self.failed else None      # not to stay "running" for ever
+            # not to stay "running" for ever
+            with suppress(Exception): r.abandon() if r.kind in self.failed else None
 
     def abandon(self) -> None:
         "End the runs as failed, where `verify_shards` was not called."
@@ -331,42 +426,71 @@ class Tracker:
 TRACKERS = dict(wandb=WandbRun, mlflow=MlflowRun)
 
 def track_runs(
-    wandb: bool,       # log to Weights & Biases
-    mlflow: bool,      # log to MLflow
-    corpus: str,       # e.g. "sample"
-    model_name_or_path: str,   # of the encoder
-    seeds: list[int],  # one training each
-    parameters: dict,  # the stage's own
-) -> dict[int, Tracker]:  # seed -> its tracker; empty where nothing is tracked
-    "A tracker for each seed, the first one's runs opened. Raises `BertNerError` where a tracker is not installed or cannot be reached."
+    wandb: bool,              # log to Weights & Biases
+    mlflow: bool,             # log to MLflow
+    corpus: str,              # e.g. "sample"
+    model_name_or_path: str,  # of the encoder
+    seeds: list[int],         # one training each
+    parameters: dict,         # the stage's own
+) -> dict[int, Tracker]:      # seed -> its tracker; empty where nothing is tracked
+    """A tracker for each seed, the first one's runs opened.
+
+    Raises `BertNerError` where a tracker is not installed or cannot be reached."""
     wanted = [n for n, on in (("wandb", wandb), ("mlflow", mlflow)) if on]
     for name in wanted:
-        if find_spec(name) is None: raise BertNerError(f"{name} is not installed: `pip install 'bert-ner[track]'`, or -S track.{name}=false")
+        if find_spec(name) is None:
+            raise BertNerError(f"{name} is not installed: `pip install 'bert-ner[track]'`, or -S track.{name}=false")
     if not wanted: return {}
     data, version = artifact_path("metrics", "data.json", corpus), code_version()
-    tags = dict(corpus=corpus, corpus_sha256=read_json(data)["corpus_sha256"] if data.exists() else "", encoder=model_name_or_path, **version,
-                experiment=os.environ.get("DVC_EXP_NAME", ""))
+    tags = dict(
+        corpus=corpus,
+        corpus_sha256=read_json(data)["corpus_sha256"] if data.exists() else "",
+        encoder=model_name_or_path,
+        **version,
+        experiment=os.environ.get("DVC_EXP_NAME", ""),
+    )
     def about(seed):
-        own = {**{k: v for k, v in parameters.items() if k != "seeds"}, "seed": seed, "corpus": corpus, "corpus_sha256": tags["corpus_sha256"]}
-        mark = hashlib.sha256(json.dumps([own, version, str(ROOT), socket.gethostname()], sort_keys=True, default=str).encode()).hexdigest()[:32]
-        return dict(name=run_name(corpus, model_name_or_path, seed), group=run_group(corpus, model_name_or_path), project="bert-ner", corpus=corpus, mark=mark, parameters=own, tags=tags)
+        own = {
+            **{k: v for k, v in parameters.items() if k != "seeds"},
+            "seed": seed,
+            "corpus": corpus,
+            "corpus_sha256": tags["corpus_sha256"],
+        }
+        mark = hashlib.sha256(
+            json.dumps([own, version, str(ROOT), socket.gethostname()], sort_keys=True, default=str).encode()
+        ).hexdigest()[:32]
+        return dict(
+            name=run_name(corpus, model_name_or_path, seed),
+            group=run_group(corpus, model_name_or_path),
+            project="bert-ner",
+            corpus=corpus,
+            mark=mark,
+            parameters=own,
+            tags=tags,
+        )
     trackers = {s: Tracker([TRACKERS[n](about(s)) for n in wanted]) for s in seeds}
     trackers[seeds[0]].open()
     return trackers
 
 # %% ../nbs/00j_tracking.ipynb #w0007
 def sweep_table(
-    found: list[dict],        # what `dvc.api.exp_show` gives
-    corpus: str = "sample",   # only experiments on it
-) -> pd.DataFrame:            # a row an experiment: what differs, validation_micro_f1, validation_macro_f1, minutes
+    found: list[dict],       # what `dvc.api.exp_show` gives
+    corpus: str = "sample",  # only experiments on it
+) -> pd.DataFrame:           # a row an experiment: what differs, validation_micro_f1, validation_macro_f1, minutes
     "The finished experiments of the stage `bert`, best first. Raises `BertNerError` where there are none."
-    ended = [r for r in found if r.get("Experiment") and r.get("State") in (None, "Success") and r.get("data.name") == corpus]
-    def figure(row, name): return next((v for k, v in row.items() if k == name or k.endswith(f"summary/bert.json:{name}")), None)
+    ended = [
+        r
+        for r in found
+        if r.get("Experiment") and r.get("State") in (None, "Success") and r.get("data.name") == corpus
+    ]
+    def figure(row, name):
+        return next((v for k, v in row.items() if k == name or k.endswith(f"summary/bert.json:{name}")), None)
     rows = [{"experiment": r["Experiment"], **{k: v for k, v in r.items() if k.startswith(("bert.", "data."))},
              **{n: figure(r, n) for n in ("validation_micro_f1", "validation_macro_f1", "minutes")}} for r in ended]
     rows = [r for r in rows if isinstance(r["validation_micro_f1"], float)]
     how = "`dvc exp run --queue -S 'bert.lr=3.0e-4,5.0e-4' bert`, then `dvc queue start`"
-    if not rows: raise BertNerError(f"no finished experiment on {corpus} starts from this commit: queue some with {how}")
+    if not rows:
+        raise BertNerError(f"no finished experiment on {corpus} starts from this commit: queue some with {how}")
     table = pd.DataFrame(rows).set_index("experiment")
     same = [c for c in table if c.startswith(("bert.", "data.")) and table[c].nunique(dropna=False) == 1]
     return table.drop(columns=same).sort_values("validation_micro_f1", ascending=False)
@@ -378,5 +502,7 @@ def summarize_sweep(
     "The settings of a sweep, means over the seeds, best first."
     by = [c for c in table if c.startswith(("bert.", "data.")) and c != "bert.seeds"]
     groups = table.groupby(by) if by else table.groupby(lambda _: "all")
-    out = groups.validation_micro_f1.agg(experiments="count", micro_f1="mean", micro_sd="std").join(groups.validation_macro_f1.agg(macro_f1="mean", macro_sd="std"))
+    out = groups.validation_micro_f1.agg(experiments="count", micro_f1="mean", micro_sd="std").join(
+        groups.validation_macro_f1.agg(macro_f1="mean", macro_sd="std")
+    )
     return out.sort_values("micro_f1", ascending=False)

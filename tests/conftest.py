@@ -26,11 +26,22 @@ def pytest_collection_modifyitems(config, items):
 def missing():
     "Marker of tests -> why they do not run here, \"\" where they do."
     def tool(*command):
-        try: return "" if not subprocess.run(command, capture_output=True).returncode else f"`{' '.join(command)}` fails"
+        try:
+            return (
+                "" if not subprocess.run(command, capture_output=True).returncode else f"`{' '.join(command)}` fails"
+            )
         except FileNotFoundError: return f"there is no {command[0]}"
-    return dict(gmb="" if os.environ.get("BERT_NER_GMB") else "BERT_NER_GMB does not name the real corpus", long="" if os.environ.get("BERT_NER_LONG") else "BERT_NER_LONG is not set",
-                node=tool("node", "--version"), curl=tool("curl", "--version"), compose=tool("docker", "compose", "version"),
-                pyright=tool("pyright", "--version"), mypy=tool("mypy", "--version"), spacy="" if find_spec("spacy") else "spaCy is not installed")
+    return dict(
+        gmb="" if os.environ.get("BERT_NER_GMB") else "BERT_NER_GMB does not name the real corpus",
+        long="" if os.environ.get("BERT_NER_LONG") else "BERT_NER_LONG is not set",
+        node=tool("node", "--version"),
+        curl=tool("curl", "--version"),
+        compose=tool("docker", "compose", "version"),
+        pyright=tool("pyright", "--version"),
+        mypy=tool("mypy", "--version"),
+        spacy="" if find_spec("spacy") else "spaCy is not installed",
+    )
 
 
-def pytest_report_header(config): return [f"tests marked {m}: {f'do not run, {why}' if why else 'run'}" for m, why in missing().items()]
+def pytest_report_header(config):
+    return [f"tests marked {m}: {f'do not run, {why}' if why else 'run'}" for m, why in missing().items()]

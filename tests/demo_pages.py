@@ -11,10 +11,15 @@ from bert_ner.core import ROOT
 
 PATIENCE = int(os.environ.get("BERT_NER_PATIENCE", 120))  # seconds: a busy machine is no failure
 TEXT = "Mr. Bush met Paris.\n\n  In New York\ton Monday 🎉 met Paris"
-NOT_OURS = re.compile(r"(Unsatisfied|No satisfying) version .* shared (singleton )?module @jupyterlab/"  # Voila's own bundle is older than JupyterLab
-                      r"|Plugin @jupyterlab/.*(too long to|ms to) activate")                               # JupyterLab on a busy machine
-FLAGS = ("--no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run --disable-background-networking "
-         "--disable-component-update --disable-sync").split()
+# Voila's own bundle is older than JupyterLab
+NOT_OURS = re.compile(r"(Unsatisfied|No satisfying) version .* shared (singleton )?module @jupyterlab/"
+                      # JupyterLab on a busy machine
+                      r"|Plugin @jupyterlab/.*(too long to|ms to) activate")
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --disable-dev-shm-usage --no-first-run "
+    "--disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 
 
 SERVERS = {}    # port -> psutil.Process of the server there
@@ -31,7 +36,9 @@ def running(command, ready, log, **env):
     "Run `command` until the block ends; give what the pattern `ready` finds in its output. No process may be left."
     clean = {k: v for k, v in os.environ.items() if not k.startswith("BERT_NER_")}
     with open(log, "w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env={**clean, "BERT_NER_ROOT": str(ROOT), **env})
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env={**clean, "BERT_NER_ROOT": str(ROOT), **env}
+        )
     family = []
     try:
         end = time.monotonic() + PATIENCE
@@ -53,7 +60,10 @@ def running(command, ready, log, **env):
 def voila(log, port=None, **env):
     "The page as `make demo` serves it; gives its address. It must print that and nothing else."
     code = f"from bert_ner.demo import serve_page; serve_page({port or free_port()}, browser=False)"
-    with running([sys.executable, "-W", "error::UserWarning", "-c", code], r"http://127\.0\.0\.1:\d+/", log, **env) as url: yield url
+    with running(
+        [sys.executable, "-W", "error::UserWarning", "-c", code], r"http://127\.0\.0\.1:\d+/", log, **env
+    ) as url:
+        yield url
     assert log.read_text() == f"The page is at {url} (Ctrl-C stops it)\n"
 
 
@@ -62,7 +72,9 @@ def kernels(url):
     def name(p):
         try: return " ".join(p.cmdline())
         except psutil.Error: return ""                                  # it ended just now
-    return [p for p in SERVERS[re.search(r":(\d+)/", url)[1]].children(recursive=True) if "ipykernel_launcher" in name(p)]
+    return [
+        p for p in SERVERS[re.search(r":(\d+)/", url)[1]].children(recursive=True) if "ipykernel_launcher" in name(p)
+    ]
 
 
 def until(condition, what):
@@ -76,7 +88,11 @@ def until(condition, what):
 @pytest.fixture(scope="module")
 def browser():
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not path: pytest.fail("the browser tests need Chromium: install it (Debian: apt-get install chromium), or leave them out by `-m 'not browser'`")
+    if not path:
+        pytest.fail(
+            "the browser tests need Chromium: install it (Debian: apt-get install chromium), or leave them "
+            "out by `-m 'not browser'`"
+        )
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
@@ -85,14 +101,32 @@ def browser():
 
 @contextmanager
 def opened(browser, url, ready=".ner-demo .ner-text", **kw):
-    "`url` in a new tab, when `ready` is there. Anything on the console, and anything fetched from elsewhere, fails the test."
-    context = browser.new_context(**{"viewport": dict(width=1200, height=900), "permissions": ["clipboard-read", "clipboard-write"], **kw})
+    """`url` in a new tab, when `ready` is there.
+
+    Anything on the console, and anything fetched from elsewhere, fails the test."""
+    context = browser.new_context(
+        **{"viewport": dict(width=1200, height=900), "permissions": ["clipboard-read", "clipboard-write"], **kw}
+    )
     tab = context.new_page()
     tab.faults = faults = []
     tab.set_default_timeout(PATIENCE * 1000)
-    tab.on("console", lambda m: None if m.type in ("debug", "info", "log") or NOT_OURS.match(m.text) else faults.append(f"{m.type}: {m.text}"))
+    tab.on(
+        "console",
+        lambda m: (
+            None
+            if m.type in ("debug", "info", "log") or NOT_OURS.match(m.text)
+            else faults.append(f"{m.type}: {m.text}")
+        ),
+    )
     tab.on("pageerror", lambda e: faults.append(str(e)))
-    tab.on("request", lambda r: None if r.url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")) else faults.append(r.url))
+    tab.on(
+        "request",
+        lambda r: (
+            None
+            if r.url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:"))
+            else faults.append(r.url)
+        ),
+    )
     tab.goto(url)
     tab.wait_for_selector(ready)
     yield tab
@@ -105,14 +139,29 @@ def jupyterlab(folder, **env):
     "JupyterLab on a copy of the page's notebook in `folder`; gives the notebook's address."
     (folder/"work").mkdir()
     shutil.copy(ROOT/"nbs"/"07a_page.ipynb", folder/"work")
-    port, apart = free_port(), {f"JUPYTER{k}": str(folder/"jupyter") for k in ("_CONFIG_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR")}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--LabApp.news_url=",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", f"--ServerApp.root_dir={folder/'work'}", "--LabApp.expose_app_in_browser=True"]
+    port, apart = (
+        free_port(),
+        {f"JUPYTER{k}": str(folder / "jupyter") for k in ("_CONFIG_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR")},
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        f"--ServerApp.root_dir={folder / 'work'}",
+        "--LabApp.expose_app_in_browser=True",
+    ]
     with running(command, rf"http://127\.0\.0\.1:{port}/lab\?token=\w+", folder/"log.txt", **env, **apart) as url:
         yield url.replace("/lab?", "/lab/tree/07a_page.ipynb?")
 
 
-def lab(page, command, **args): page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [command, args])
+def lab(page, command, **args):
+    page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [command, args])
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +185,9 @@ def lab_page(browser, folder, tmp_path_factory):
     with jupyterlab(top, BERT_NER_MODEL=str(folder), BERT_NER_TRITON="127.0.0.1:1") as url:
         with opened(browser, url, ".jp-NotebookPanel") as page:
             page.folder = top
-            page.wait_for_function("window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'")
+            page.wait_for_function(
+                "window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'"
+            )
             lab(page, "notebook:run-all-cells")
             page.wait_for_selector(".ner-demo .ner-text")
             yield page
@@ -158,9 +209,15 @@ def alert(page): return page.locator(".ner-demo [role=alert]")
 def card(page): return page.locator(".ner-card")
 def layer(page, side=0): return page.locator(".ner-side .ner-text").nth(side)
 def shown(page): return layer(page).text_content()
-def marks(page, side=0): return [(m.text_content(), m.get_attribute("data-label")) for m in layer(page, side).locator("mark:not(.ner-off)").all()]
-def rows(page): return [[c.strip() for c in r.locator("td").all_text_contents()] for r in page.locator(".ner-list tbody tr").all()]
-def options(page, label, which="option"): return [o.replace("\xa0", " ") for o in page.get_by_label(label, exact=True).locator(which).all_text_contents()]
+def marks(page, side=0):
+    return [
+        (m.text_content(), m.get_attribute("data-label"))
+        for m in layer(page, side).locator("mark:not(.ner-off)").all()
+    ]
+def rows(page):
+    return [[c.strip() for c in r.locator("td").all_text_contents()] for r in page.locator(".ner-list tbody tr").all()]
+def options(page, label, which="option"):
+    return [o.replace("\xa0", " ") for o in page.get_by_label(label, exact=True).locator(which).all_text_contents()]
 def chip(page, label): return page.locator(".ner-legend").get_by_role("button", name=re.compile(f"^{label} "))
 
 
@@ -194,15 +251,22 @@ def click(page, word, nth=0, side=0, twice=False):
 
 def saved(page, name):
     with page.expect_download() as download: page.get_by_role("button", name=name).click()
-    with open(download.value.path(), encoding="utf-8", newline="") as f: return download.value.suggested_filename, f.read()
+    with open(download.value.path(), encoding="utf-8", newline="") as f:
+        return download.value.suggested_filename, f.read()
 
 
 def violations(page, within=None, best=False):
-    "What axe-core finds that is serious or critical by WCAG 2.1 A and AA; with `best` whatever breaks its best practices, landmarks among them."
+    """What axe-core finds that is serious or critical by WCAG 2.1 A and AA; with `best` whatever breaks its best
+    practices, landmarks among them."""
     wanted = {"runOnly": ["best-practice"] if best else ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
     found = Axe().run(page, context=within, options=wanted).response
     assert len(found["passes"]) >= 8
-    return [(v["id"], n["html"][:200], n.get("failureSummary")) for v in found["violations"] if best or v["impact"] in ("serious", "critical") for n in v["nodes"]]
+    return [
+        (v["id"], n["html"][:200], n.get("failureSummary"))
+        for v in found["violations"]
+        if best or v["impact"] in ("serious", "critical")
+        for n in v["nodes"]
+    ]
 
 
 def changes(page): return page.locator(".ner-changes")
@@ -234,7 +298,8 @@ def throw_away(page):
     settled(page)
 
 
-def kernel_ended(page): page.faults[:] = [f for f in page.faults if "Connection lost, reconnecting" not in f]     # Jupyter's own word on what the test did
+# Jupyter's own word on what the test did
+def kernel_ended(page): page.faults[:] = [f for f in page.faults if "Connection lost, reconnecting" not in f]
 
 
 def reload(page):

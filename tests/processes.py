@@ -5,7 +5,8 @@ from contextlib import suppress
 
 import psutil
 
-GONE = psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError      # a zombie is among the first
+# a zombie is among the first
+GONE = psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError, PermissionError
 
 
 def processes():
@@ -22,8 +23,11 @@ def group(leader, word=""):
 
 
 def named(word):
-    "Ids of the living processes, other than this one, whose command line has `word` in it, and not as the beginning of a longer one."
-    return [p for p, _, _, command in processes() if re.search(re.escape(word) + r"(?!\w)", command) and p != os.getpid()]
+    """Ids of the living processes, other than this one, whose command line has `word` in it, and not as the beginning
+    of a longer one."""
+    return [
+        p for p, _, _, command in processes() if re.search(re.escape(word) + r"(?!\w)", command) and p != os.getpid()
+    ]
 
 
 def stubs(server):

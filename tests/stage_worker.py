@@ -29,7 +29,8 @@ def run(stage, changes):
         done = eval(compile(tree, f"{notebook.name} {cell['id']}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
         if asyncio.iscoroutine(done): asyncio.run(done)
         if "parameters" in cell["metadata"].get("tags", []): names.update(changes)
-        if "measure_peak_flops" in names: names["measure_peak_flops"] = lambda *args, **options: 1e10      # seconds each time, and nobody reads it here
+        # seconds each time, and nobody reads it here
+        if "measure_peak_flops" in names: names["measure_peak_flops"] = lambda *args, **options: 1e10
 
 
 for line in sys.stdin:
@@ -40,5 +41,11 @@ for line in sys.stdin:
         except Exception as e:
             import traceback
             answer = dict(error=type(e).__name__, message=str(e), trace=traceback.format_exc()[-1500:])
-    answer["warnings"] = sorted({f"{w.category.__name__}: {w.message}" for w in said if "__main__" in str(w.filename) or ".ipynb" in str(w.filename) or "bert_ner" in str(w.filename)})
+    answer["warnings"] = sorted(
+        {
+            f"{w.category.__name__}: {w.message}"
+            for w in said
+            if "__main__" in str(w.filename) or ".ipynb" in str(w.filename) or "bert_ner" in str(w.filename)
+        }
+    )
     print(json.dumps(answer), file=answers, flush=True)

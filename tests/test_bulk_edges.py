@@ -44,13 +44,23 @@ def work(tmp_path, monkeypatch):
 @pytest.fixture
 def tag(mini_tagger_folder):
     "annotate with the miniature tagger."
-    def run(source, target, **kw): return annotate(source, target, **dict(model=mini_tagger_folder, progress=False) | kw)
+    def run(source, target, **kw):
+        return annotate(source, target, **dict(model=mini_tagger_folder, progress=False) | kw)
     return run
 
 
-def tree(folder): return {p.relative_to(folder).as_posix(): os.readlink(p) if p.is_symlink() else p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_symlink() or p.is_file()}
+def tree(folder):
+    return {
+        p.relative_to(folder).as_posix(): os.readlink(p) if p.is_symlink() else p.read_bytes()
+        for p in sorted(Path(folder).rglob("*"))
+        if p.is_symlink() or p.is_file()
+    }
 def rejected(target): return [tuple(r[1:]) for r in csv.reader(io.StringIO((Path(target)/REJECTED).read_text()))][1:]
-def lines(file): return [json.loads(l, parse_constant=lambda c: pytest.fail(f"{c} is no JSON")) for l in Path(file).read_text().splitlines()]
+def lines(file):
+    return [
+        json.loads(l, parse_constant=lambda c: pytest.fail(f"{c} is no JSON"))
+        for l in Path(file).read_text().splitlines()
+    ]
 
 
 def shell(*args):
@@ -77,16 +87,22 @@ def stand(work, what):
     if what == "an empty folder": (work/"x.jsonl").mkdir()
     if what == "a link to nothing": (work/"x.jsonl").symlink_to("nowhere")
     if what == "a link to a file": (work/"keep").write_text("keep"); (work/"x.jsonl").symlink_to("keep")
-    if what == "another's run folder": (work/"x.jsonl.run").mkdir(); (work/"x.jsonl.run/part-notes.txt").write_text("keep")
+    if what == "another's run folder":
+        (work/"x.jsonl.run").mkdir(); (work/"x.jsonl.run/part-notes.txt").write_text("keep")
     if what == "a file for the run's folder": (work/"x.jsonl.run").write_text("keep")
-    if what == "another's manifest": (work/"x.jsonl.run").mkdir(); (work/"x.jsonl.run/_manifest.json").write_text('{"name": "a web app", "done": true}')
-    if what == "a broken manifest": (work/"x.jsonl.run").mkdir(); (work/"x.jsonl.run/_manifest.json").write_text('{"run": ')
+    if what == "another's manifest":
+        (work/"x.jsonl.run").mkdir()
+        (work/"x.jsonl.run/_manifest.json").write_text('{"name": "a web app", "done": true}')
+    if what == "a broken manifest":
+        (work/"x.jsonl.run").mkdir(); (work/"x.jsonl.run/_manifest.json").write_text('{"run": ')
     if what == "a file for the folder": (work/"out").write_text("keep"); return "out"
-    if what == "a full folder": (work/"out").mkdir(); (work/"out/part-00000-000000.parquet").write_text("keep"); return "out"
+    if what == "a full folder":
+        (work/"out").mkdir(); (work/"out/part-00000-000000.parquet").write_text("keep"); return "out"
     if what == "a link for the folder": (work/"out").symlink_to("nowhere"); return "out"
     if what == "the working folder": return "."
     if what == "the folder above": (work/"sub").mkdir(); os.chdir(work/"sub"); return ".."
-    if what == "a folder with a slash": (work/"x.jsonl").mkdir(); (work/"x.jsonl/keep").write_text("keep"); return "x.jsonl/"
+    if what == "a folder with a slash":
+        (work/"x.jsonl").mkdir(); (work/"x.jsonl/keep").write_text("keep"); return "x.jsonl/"
     return "x.jsonl"
 
 
@@ -149,7 +165,8 @@ def test_a_file_that_came_while_the_run_was_killed_is_refused_before_tagging(wor
     next((work/"x.jsonl.run").glob("part-*")).unlink()
     before = tree(work)
     for kw in ({}, dict(overwrite=True)):
-        with pytest.raises(BertNerError, match="x.jsonl was changed or written by something else"): tag("in.txt", "x.jsonl", rows_per_shard=3, **kw)
+        with pytest.raises(BertNerError, match="x.jsonl was changed or written by something else"):
+            tag("in.txt", "x.jsonl", rows_per_shard=3, **kw)
     assert tree(work) == before
 
 
@@ -165,12 +182,25 @@ def test_a_file_that_comes_while_a_run_tags_stays(work, tag, monkeypatch):
 
 def test_overwrite_removes_what_the_run_wrote_and_nothing_that_looks_like_it(work, tag):
     tag("in.txt", "out", format="jsonl")
-    others = ["part-notes.txt", "part-00000-000000.jsonl.bak", "part-00000-000007.jsonl", "part-.jsonl", "_rejected.csv.old", "_manifest.json~", "_shards/mine.json", "_shards/00000.json", "sub/part-00000-000000.jsonl", ".part-x"]
+    others = [
+        "part-notes.txt",
+        "part-00000-000000.jsonl.bak",
+        "part-00000-000007.jsonl",
+        "part-.jsonl",
+        "_rejected.csv.old",
+        "_manifest.json~",
+        "_shards/mine.json",
+        "_shards/00000.json",
+        "sub/part-00000-000000.jsonl",
+        ".part-x",
+    ]
     (work/"out/sub").mkdir()
     for n in others: (work/"out"/n).write_text("keep")
     (work/"in.txt").write_text("Paris\nYork\n")
     assert tag("in.txt", "out", format="jsonl", overwrite=True)["rows"] == 2
-    assert {n: (work/"out"/n).read_text() for n in others} == dict.fromkeys(others, "keep") and entity_stats("out")["rows"] == 2
+    assert {n: (work / "out" / n).read_text() for n in others} == dict.fromkeys(others, "keep") and entity_stats(
+        "out"
+    )["rows"] == 2
     (work/"out/part-00000-000000.jsonl").write_text("mine")
     before = tree(work)
     with pytest.raises(BertNerError, match="was changed since"): tag("in.txt", "out", format="jsonl", overwrite=True)
@@ -183,7 +213,11 @@ def test_what_looks_like_a_part_is_not_joined(work, tag, monkeypatch):
     with pytest.raises(SystemExit): tag("in.txt", "x.jsonl", rows_per_shard=2)
     monkeypatch.undo(); os.chdir(work)
     (work/"x.jsonl.run/part-notes.jsonl").write_text("keep\n")
-    assert tag("in.txt", "x.jsonl", rows_per_shard=2)["rows"] == 4 and len(lines("x.jsonl")) == 4 and (work/"x.jsonl.run/part-notes.jsonl").read_text() == "keep\n"
+    assert (
+        tag("in.txt", "x.jsonl", rows_per_shard=2)["rows"] == 4
+        and len(lines("x.jsonl")) == 4
+        and (work / "x.jsonl.run/part-notes.jsonl").read_text() == "keep\n"
+    )
 
 
 def test_a_part_of_somebody_elses_is_not_replaced(work, tag):
@@ -192,7 +226,8 @@ def test_a_part_of_somebody_elses_is_not_replaced(work, tag):
     part.write_text("keep")
     for kw in ({}, dict(overwrite=True)):
         with pytest.raises(BertNerError, match="was changed since"): tag("in.txt", "out", format="jsonl", **kw)
-    next((work/"out/_shards").iterdir()).unlink()                                            # as if it were not written yet
+    # as if it were not written yet
+    next((work/"out/_shards").iterdir()).unlink()
     with pytest.raises(BertNerError, match="is there and is not this run's"): tag("in.txt", "out", format="jsonl")
     assert part.read_text() == "keep"
 
@@ -203,7 +238,9 @@ def test_another_file_system_is_as_sacred(work, tag, target):
     for n in ("x.jsonl", "x.parquet", "folder/keep"): fs.pipe_file(f"/there/{n}", b"keep")
     for overwrite in (False, True):
         with pytest.raises(BertNerError, match="is no run of annotate"): tag("in.txt", target, overwrite=overwrite)
-    assert {p: fs.cat_file(p) for p in fs.find("/")} == {f"/there/{n}": b"keep" for n in ("x.jsonl", "x.parquet", "folder/keep")}
+    assert {p: fs.cat_file(p) for p in fs.find("/")} == {
+        f"/there/{n}": b"keep" for n in ("x.jsonl", "x.parquet", "folder/keep")
+    }
 
 
 def test_a_run_on_another_file_system_is_started_anew(work, tag):
@@ -212,7 +249,8 @@ def test_a_run_on_another_file_system_is_started_anew(work, tag):
         tag("in.txt", target); tag("in.txt", target); tag("in.txt", target, rows_per_shard=7, overwrite=True)
         assert entity_stats(target)["rows"] == 1
     fs.pipe_file("/o/x.parquet", b"keep")
-    with pytest.raises(BertNerError, match="was changed"): tag("in.txt", "memory://o/x.parquet", rows_per_shard=7, overwrite=True)
+    with pytest.raises(BertNerError, match="was changed"):
+        tag("in.txt", "memory://o/x.parquet", rows_per_shard=7, overwrite=True)
     assert fs.cat_file("/o/x.parquet") == b"keep"
 
 
@@ -235,12 +273,16 @@ def test_any_other_name_of_the_target_works(work, tag, target):
     assert tag("in.txt", target, overwrite=True)["rows"] == 1
     kind = manifest.single_file_format(target)
     written = [n for n in os.listdir(work) if n not in ("in.txt", "sub")]
-    assert len(written) == (2 if kind and "/" not in target.removeprefix("./").removeprefix(f"file:///{work}/") else 1), written
+    assert len(written) == (
+        2 if kind and "/" not in target.removeprefix("./").removeprefix(f"file:///{work}/") else 1
+    ), written
 
 
 def test_a_target_may_end_as_a_folder_of_parts_with_a_slash(work, tag):
     tag("in.txt", "x.parquet/")
-    assert (work/"x.parquet/part-00000-000000.parquet").is_file() and entity_stats("x.parquet")["rows"] == entity_stats("x.parquet/")["rows"] == 1
+    assert (work / "x.parquet/part-00000-000000.parquet").is_file() and entity_stats("x.parquet")[
+        "rows"
+    ] == entity_stats("x.parquet/")["rows"] == 1
     with pytest.raises(BertNerError, match="is a folder"): tag("in.txt", "x.parquet")
 
 
@@ -285,17 +327,47 @@ def test_odd_names_in_a_folder_are_read(work, tag):
     with open(os.fsencode(work/"in") + b"/caf\xe9.txt", "w") as f: f.write("Paris\nYork\n" + "x" * 60 + "\n")
     for target in ("out", "x.jsonl"):
         done = tag("in", target, max_chars=50)
-        assert (done["rows"], done["rejected"]) == (len(names) + 2, 1) and entity_stats(target)["rows"] == len(names) + 2
+        assert (done["rows"], done["rejected"]) == (len(names) + 2, 1) and entity_stats(target)["rows"] == len(
+            names
+        ) + 2
     assert "caf\\xe9.txt" in (work/"out"/REJECTED).read_text()
-    assert tag(os.fsencode(work/"in").decode("utf-8", "surrogateescape") + "/caf\udce9.txt", "one", max_chars=50)["rows"] == 2
+    assert (
+        tag(os.fsencode(work / "in").decode("utf-8", "surrogateescape") + "/caf\udce9.txt", "one", max_chars=50)[
+            "rows"
+        ]
+        == 2
+    )
 
 
 def test_what_a_folder_has_and_is_not_read_is_named(work, tag):
     (work/"in/sub/.git").mkdir(parents=True); (work/"in/_old").mkdir(); (work/"elsewhere").mkdir()
-    for n in ("a.txt", "a.json", "b.bz2", "_x.txt", ".h.txt", "README", "sub/b.txt", "sub/c.docx", "_old/x.txt", "sub/.git/x.txt"): (work/"in"/n).write_text("Paris\n")
+    for n in (
+        "a.txt",
+        "a.json",
+        "b.bz2",
+        "_x.txt",
+        ".h.txt",
+        "README",
+        "sub/b.txt",
+        "sub/c.docx",
+        "_old/x.txt",
+        "sub/.git/x.txt",
+    ):
+        (work/"in"/n).write_text("Paris\n")
     (work/"in/linked").symlink_to(work/"elsewhere")
     os.mkfifo(work/"in/pipe.txt")
-    skipped = ["README", "a.json", "b.bz2", "linked/", "pipe.txt", "sub/c.docx", ".h.txt", "_old/", "_x.txt", "sub/.git/"]
+    skipped = [
+        "README",
+        "a.json",
+        "b.bz2",
+        "linked/",
+        "pipe.txt",
+        "sub/c.docx",
+        ".h.txt",
+        "_old/",
+        "_x.txt",
+        "sub/.git/",
+    ]
     files, found = find_files("in")
     assert [Path(f).name for f in files] == ["a.txt", "b.txt"] and sorted(found) == sorted(skipped)
     assert sorted(tag("in", "out")["skipped"]) == sorted(skipped)
@@ -315,19 +387,39 @@ def test_a_link_to_nothing_is_one_sentence(work, tag):
 def test_chained_addresses_are_read(work, tag):
     with zipfile.ZipFile(work/"z.zip", "w") as z:
         for n in ("in.txt", "d/a.jsonl", "d/b.jsonl"): z.writestr(n, LINE if n.endswith("l") else "Paris\n")
-    for i, (source, rows) in enumerate([("zip://in.txt::z.zip", 1), (f"zip://in.txt::{work}/z.zip", 1), (f"zip://d::{work}/z.zip", 2), (f"zip://d/*.jsonl::file://{work}/z.zip", 2), (f"simplecache::file://{work}/in.txt", 1)]):
+    for i, (source, rows) in enumerate(
+        [
+            ("zip://in.txt::z.zip", 1),
+            (f"zip://in.txt::{work}/z.zip", 1),
+            (f"zip://d::{work}/z.zip", 2),
+            (f"zip://d/*.jsonl::file://{work}/z.zip", 2),
+            (f"simplecache::file://{work}/in.txt", 1),
+        ]
+    ):
         assert tag(source, f"out{i}")["rows"] == rows and tag(source, f"out{i}")["rows"] == rows
-    for source in ("zip://in.txt::nowhere.zip", "zip://in.txt::in.txt", "zip://no.txt::z.zip", "nowhere://in.txt", "zip://"):
+    for source in (
+        "zip://in.txt::nowhere.zip",
+        "zip://in.txt::in.txt",
+        "zip://no.txt::z.zip",
+        "nowhere://in.txt",
+        "zip://",
+    ):
         with pytest.raises(BertNerError) as e: tag(source, "bad")
         assert "\n" not in str(e.value) and not (work/"bad").exists()
 
 
 def test_partitions_are_columns(work, tag):
-    for year, name, data in (("2023", "a.csv", "text\nParis\n"), ("2024", "b.jsonl", LINE), ("__HIVE_DEFAULT_PARTITION__", "c.txt", "Paris\n")):
+    for year, name, data in (
+        ("2023", "a.csv", "text\nParis\n"),
+        ("2024", "b.jsonl", LINE),
+        ("__HIVE_DEFAULT_PARTITION__", "c.txt", "Paris\n"),
+    ):
         folder = work/f"in/year={year}/city=S%C3%A3o Paulo"; folder.mkdir(parents=True); (folder/name).write_text(data)
     pq.write_table(pa.table(dict(text=["York"], year=[1999])), folder/"d.parquet")
     tag("in", "out.jsonl")
-    assert [(r["year"], r["city"]) for r in lines("out.jsonl")] == [(y, "São Paulo") for y in ("2023", "2024", None, 1999)]
+    assert [(r["year"], r["city"]) for r in lines("out.jsonl")] == [
+        (y, "São Paulo") for y in ("2023", "2024", None, 1999)
+    ]
     (folder/"d.parquet").unlink()
     for source in ("in", "in/year=*/*/*"):
         tag(source, "out.parquet", overwrite=True)
@@ -370,8 +462,21 @@ def test_a_quote_that_some_later_row_closes_swallows_nothing(work, tag):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_line_breaks_in_quotes_are_text(work, tag, end):
-    texts = ["a\nb", "\n", "\n\n\n", "Dear all,\n\nParis, in May,\nis fine.\n", 'say "Paris"\n"York"', '"', '""', ",", "1,2\n3,4", "", "poem,\n" * 3]
-    out = io.StringIO(); csv.writer(out, lineterminator=end).writerows([["id", "text", "x"], *([i, t, "y"] for i, t in enumerate(texts))])
+    texts = [
+        "a\nb",
+        "\n",
+        "\n\n\n",
+        "Dear all,\n\nParis, in May,\nis fine.\n",
+        'say "Paris"\n"York"',
+        '"',
+        '""',
+        ",",
+        "1,2\n3,4",
+        "",
+        "poem,\n" * 3,
+    ]
+    out = io.StringIO()
+    csv.writer(out, lineterminator=end).writerows([["id", "text", "x"], *([i, t, "y"] for i, t in enumerate(texts))])
     assert iter_csv(work, tag, out.getvalue()) == (texts, [])
 
 
@@ -382,7 +487,8 @@ def test_what_a_csv_writer_wrote_is_read_back(rows, tmp_path_factory):
     "Every text, in order, whatever it is made of."
     file = tmp_path_factory.mktemp("csv")/"a.csv"
     with file.open("w", newline="") as f: csv.writer(f).writerows([["id", "text"], *rows])
-    with readers.open_reader(str(file), readers.AnnotateConfig()) as (found, *_): assert [(r["id"], t) for r, t, why in found if not why] == rows
+    with readers.open_reader(str(file), readers.AnnotateConfig()) as (found, *_):
+        assert [(r["id"], t) for r, t, why in found if not why] == rows
 
 
 good = st.text(st.sampled_from('a ,"é'), min_size=1, max_size=6).map(lambda t: "x" + t)
@@ -390,13 +496,15 @@ bad = st.sampled_from(['7,"never closed', '"7,never', '7,"a" b', "7", "7,8,9", '
 @given(rows=st.lists(st.one_of(good, st.tuples(bad)), max_size=12))
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_rows_out_and_refused_are_what_a_person_counts(rows, tmp_path_factory):
-    "One row a line, good ones as a writer writes them, broken ones as they are: each good one comes out, each other is rejected with its number."
+    """One row a line, good ones as a writer writes them, broken ones as they are: each good one comes out, each other
+    is rejected with its number."""
     file, out = tmp_path_factory.mktemp("csv")/"a.csv", io.StringIO()
     write = csv.writer(out, lineterminator="\n").writerow
     write(["id", "text"])
     for i, r in enumerate(rows): out.write(r[0] + "\n") if isinstance(r, tuple) else write([i, r])
     file.write_text(out.getvalue())
-    with readers.open_reader(str(file), readers.AnnotateConfig()) as (found, *_): seen = [None if why else t for _, t, why in found]
+    with readers.open_reader(str(file), readers.AnnotateConfig()) as (found, *_):
+        seen = [None if why else t for _, t, why in found]
     assert seen == [None if isinstance(r, tuple) else r for r in rows]
 
 
@@ -404,7 +512,10 @@ def test_tsv_has_no_quotes_unless_asked(work, tag):
     texts = ['"Paris', 'say "Paris"', '"York"', '"', "a,b", "'"]
     data = "id\ttext\n" + "".join(f"{i}\t{t}\n" for i, t in enumerate(texts * 100))
     assert iter_csv(work, tag, data, "a.tsv") == (texts * 100, [])
-    assert iter_csv(work, tag, 'id\ttext\n1\t"Paris\tin\nMay"\n2\t"never\n3\tYork\n', "a.tsv", quoted=True) == (["Paris\tin\nMay", "York"], [("2", "not CSV: a quote is never closed")])
+    assert iter_csv(work, tag, 'id\ttext\n1\t"Paris\tin\nMay"\n2\t"never\n3\tYork\n', "a.tsv", quoted_tsv=True) == (
+        ["Paris\tin\nMay", "York"],
+        [("2", "not CSV: a quote is never closed")],
+    )
 
 
 @pytest.mark.parametrize("data, said", [(b'id,"text\n1,Paris\n', "its header is not CSV"), (b"id,text,\xff\n1,Paris,x\n", "its header is not valid UTF-8"), (b"id,text,id\n1,Paris,2\n", "two columns are called 'id'"),
@@ -424,7 +535,8 @@ def test_columns_that_will_not_do_are_refused_before_anything_is_written(work, t
     if name == "a.csv": (work/name).write_text("id,text\n1,Paris\n")
     if name == "a.jsonl": (work/name).write_text('{"id": 1, "text": "Paris"}\n' * 2)
     if name == "a.parquet": pq.write_table(pa.table(dict(id=[1], text=["Paris"])), work/name)
-    if name == "a.jsonl" and kw in (dict(output_column="ID"),): pytest.skip("JSONL has no columns: the name is another")
+    if name == "a.jsonl" and kw in (dict(output_column="ID"),):
+        pytest.skip("JSONL has no columns: the name is another")
     if name == "a.csv" and kw == dict(text_column="id"): pytest.skip("a column of CSV holds text")
     before = tree(work)
     with pytest.raises(BertNerError) as e: tag(name, "out.parquet", **kw)
@@ -432,40 +544,72 @@ def test_columns_that_will_not_do_are_refused_before_anything_is_written(work, t
 
 
 def test_wrong_keywords_name_the_function(work, tag):
-    with pytest.raises(TypeError, match=r"annotate\(\) got an unexpected keyword argument 'colum'"): tag("in.txt", "out", colum="x")
+    with pytest.raises(TypeError, match=r"annotate\(\) got an unexpected keyword argument 'colum'"):
+        tag("in.txt", "out", colum="x")
 
 
 def test_the_columns_of_later_files_count_too(work, tag):
     (work/"in").mkdir()
     pq.write_table(pa.table(dict(text=["Paris"], n=[1], t=pa.array([None]))), work/"in/a.parquet")
-    for bad in (pa.table([["Paris"], ["x"]], ["text", "text"]), pa.table(dict(text=["Paris"], entities=["x"])), pa.table(dict(body=["Paris"])), pa.table(dict(text=[b"Paris"])), pa.table(dict(text=["Paris"], n=["x"])),
-                pa.table(dict(text=["Paris"], n=[2.5], t=[2**60])), pa.table(dict(text=["Paris"], n=[date(2024, 1, 1)]))):
+    for bad in (
+        pa.table([["Paris"], ["x"]], ["text", "text"]),
+        pa.table(dict(text=["Paris"], entities=["x"])),
+        pa.table(dict(body=["Paris"])),
+        pa.table(dict(text=[b"Paris"])),
+        pa.table(dict(text=["Paris"], n=["x"])),
+        pa.table(dict(text=["Paris"], n=[2.5], t=[2**60])),
+        pa.table(dict(text=["Paris"], n=[date(2024, 1, 1)])),
+    ):
         pq.write_table(bad, work/"in/b.parquet")
         if bad.schema.names[-1] == "t": pq.write_table(pa.table(dict(text=["Paris"], n=[2**60])), work/"in/a.parquet")
         with pytest.raises(BertNerError): tag("in", "out.parquet")
         assert sorted(os.listdir(work)) == ["in", "in.txt"]
-    for types in ([pa.int32(), pa.int64()], [pa.int64(), pa.float64()], [pa.string(), pa.large_string()], [pa.dictionary(pa.int8(), pa.string()), pa.string()], [pa.null(), pa.list_(pa.int8())], [pa.uint8(), pa.int16()]):
-        values = {pa.null(): None, pa.list_(pa.int8()): [1], pa.string(): "x", pa.large_string(): "x", pa.dictionary(pa.int8(), pa.string()): "x"}
-        for n, t in zip("ab", types): pq.write_table(pa.table(dict(text=pa.array(["Paris"]), n=pa.array([values.get(t, 1)]).cast(t))), work/f"in/{n}.parquet")
+    for types in (
+        [pa.int32(), pa.int64()],
+        [pa.int64(), pa.float64()],
+        [pa.string(), pa.large_string()],
+        [pa.dictionary(pa.int8(), pa.string()), pa.string()],
+        [pa.null(), pa.list_(pa.int8())],
+        [pa.uint8(), pa.int16()],
+    ):
+        values = {
+            pa.null(): None,
+            pa.list_(pa.int8()): [1],
+            pa.string(): "x",
+            pa.large_string(): "x",
+            pa.dictionary(pa.int8(), pa.string()): "x",
+        }
+        for n, t in zip("ab", types):
+            pq.write_table(
+                pa.table(dict(text=pa.array(["Paris"]), n=pa.array([values.get(t, 1)]).cast(t))),
+                work / f"in/{n}.parquet",
+            )
         tag("in", "out.parquet", overwrite=True)
         assert pq.read_table("out.parquet")["n"].to_pylist() == [values.get(t, 1) for t in types], types
 
 
 def test_csv_numbers_and_parquet_numbers_go_into_a_folder(work, tag):
-    (work/"in").mkdir(); (work/"in/a.csv").write_text("text,n\nParis,1\n"); pq.write_table(pa.table(dict(text=["Paris"], n=[1])), work/"in/b.parquet")
-    with pytest.raises(BertNerError, match="'n' is string in .*a.csv and int64 in .*b.parquet.* give a folder"): tag("in", "out.parquet")
+    (work/"in").mkdir()
+    (work/"in/a.csv").write_text("text,n\nParis,1\n")
+    pq.write_table(pa.table(dict(text=["Paris"], n=[1])), work/"in/b.parquet")
+    with pytest.raises(BertNerError, match="'n' is string in .*a.csv and int64 in .*b.parquet.* give a folder"):
+        tag("in", "out.parquet")
     assert tag("in", "out")["rows"] == tag("in", "out.jsonl")["rows"] == 2
 
 
 def test_a_mistyped_column_of_jsonl_stops_the_run(work, tag):
     (work/"a.jsonl").write_text('{"body": "Paris", "id": 1}\n' * 2000)
-    with pytest.raises(BertNerError, match=r"a.jsonl: no column 'txt': there are body, id"): tag("a.jsonl", "out", text_column="txt")
-    with pytest.raises(BertNerError, match=r"a.jsonl: the column 'id' holds int, not text"): tag("a.jsonl", "out", text_column="id")
+    with pytest.raises(BertNerError, match=r"a.jsonl: no column 'txt': there are body, id"):
+        tag("a.jsonl", "out", text_column="txt")
+    with pytest.raises(BertNerError, match=r"a.jsonl: the column 'id' holds int, not text"):
+        tag("a.jsonl", "out", text_column="id")
     status, out, error = shell("annotate", "a.jsonl", "out", "--text", "Body")
     assert (status, out) == (1, "") and "there is 'body'" in error and not (work/"out").exists()
     one_sentence(error)
     with (work/"a.jsonl").open("a") as f: f.write('{"txt": "Paris"}\n')
-    assert (tag("a.jsonl", "out", text_column="txt") | dict(seconds=0)) == dict(rows=1, rejected=2000, shards=1, skipped=[], seconds=0)
+    assert (tag("a.jsonl", "out", text_column="txt") | dict(seconds=0)) == dict(
+        rows=1, rejected=2000, shards=1, skipped=[], seconds=0
+    )
     (work/"b.jsonl").write_text("no\nJSON\n")
     status, out, error = shell("annotate", "b.jsonl", "out2")
     assert (status, error) == (1, "") and out.startswith("0 rows in out2, 2 rejected")
@@ -478,13 +622,30 @@ def test_a_mistyped_column_of_jsonl_stops_the_run(work, tag):
 def test_the_encoding_is_recognised_or_named(work, tag, name, encoding):
     texts = ["Mr. Bush met Zürich.", "Paris", "York", "Mr. Bush again"] * 300
     kind = name.split(".")[1]
-    text = {"txt": "", "csv": "id,text\r\n", "tsv": "id\ttext\n", "jsonl": ""}[kind] + "".join({"txt": f"{t}\n", "csv": f"1,{t}\r\n", "tsv": f"1\t{t}\n", "jsonl": json.dumps(dict(text=t), ensure_ascii=False) + "\n"}[kind] for t in texts)
+    text = {"txt": "", "csv": "id,text\r\n", "tsv": "id\ttext\n", "jsonl": ""}[kind] + "".join(
+        {
+            "txt": f"{t}\n",
+            "csv": f"1,{t}\r\n",
+            "tsv": f"1\t{t}\n",
+            "jsonl": json.dumps(dict(text=t), ensure_ascii=False) + "\n",
+        }[kind]
+        for t in texts
+    )
     data = text.encode(encoding)
-    (work/name).write_bytes(gzip.compress(data) if name.endswith("gz") else pa.compress(data, "zstd", asbytes=True) if name.endswith("zst") else data)
+    (work / name).write_bytes(
+        gzip.compress(data)
+        if name.endswith("gz")
+        else pa.compress(data, "zstd", asbytes=True)
+        if name.endswith("zst")
+        else data
+    )
     marked = encoding in ("utf-16", "utf-32", "utf-8-sig", "utf-8")
     if marked: tag(name, "found.jsonl"); assert [r["text"] for r in lines("found.jsonl")] == texts
     elif encoding != "cp1252":
-        with pytest.raises(BertNerError, match=f"{name}: this looks like UTF-.. without a byte order mark: name its encoding"): tag(name, "found.jsonl")
+        with pytest.raises(
+            BertNerError, match=f"{name}: this looks like UTF-.. without a byte order mark: name its encoding"
+        ):
+            tag(name, "found.jsonl")
         assert sorted(os.listdir(work)) == sorted([name, "in.txt"])
     tag(name, "named.jsonl", encoding=encoding.upper().replace("-", "_"))
     assert [r["text"] for r in lines("named.jsonl")] == texts
@@ -496,42 +657,88 @@ def test_the_encoding_is_recognised_or_named(work, tag, name, encoding):
 
 def test_what_is_not_valid_in_the_named_encoding_is_refused_row_by_row(work, tag):
     (work/"a.txt").write_bytes("Paris\n".encode("utf-16-le") + b"\x00\xd8\n\x00" + "York\n".encode("utf-16-le"))
-    assert tag("a.txt", "out", encoding="utf-16-le", format="jsonl")["rows"] == 2 and rejected("out") == [("2", "not valid UTF-16-LE")]
+    assert tag("a.txt", "out", encoding="utf-16-le", format="jsonl")["rows"] == 2 and rejected("out") == [
+        ("2", "not valid UTF-16-LE")
+    ]
     (work/"b.txt").write_bytes(b"Paris\n\x81\nYork \xe9\n")
-    assert tag("b.txt", "out2", encoding="cp1252", format="jsonl")["rows"] == 2 and rejected("out2") == [("2", "not valid CP1252")]
+    assert tag("b.txt", "out2", encoding="cp1252", format="jsonl")["rows"] == 2 and rejected("out2") == [
+        ("2", "not valid CP1252")
+    ]
     (work/"c.txt").write_bytes(b"Paris\nZ\xfcrich\n")
-    assert tag("c.txt", "out3", encoding="ascii")["rows"] == 1 and tag("c.txt", "out4")["rows"] == 1 and rejected("out4") == [("2", "not valid UTF-8")]
+    assert (
+        tag("c.txt", "out3", encoding="ascii")["rows"] == 1
+        and tag("c.txt", "out4")["rows"] == 1
+        and rejected("out4") == [("2", "not valid UTF-8")]
+    )
 
 
 # JSON, dates, and tables with nothing in them
 
 def test_jsonl_is_json(work, tag):
-    (work/"a.jsonl").write_text('{"text": "Paris", "x": NaN, "y": [Infinity, {"z": -Infinity}], "w": 1e999, "v": 1.5}\n{"text": "York", "text": "Rome"}\n{"text": "York", "a": ' + "[" * 400 + "]" * 400 + "}\n")
+    (work / "a.jsonl").write_text(
+        '{"text": "Paris", "x": NaN, "y": [Infinity, {"z": -Infinity}], "w": 1e999, "v": '
+        '1.5}\n{"text": "York", "text": "Rome"}\n{"text": "York", "a": ' + "[" * 400 + "]" * 400 + "}\n"
+    )
     tag("a.jsonl", "out.jsonl")
     row, = lines("out.jsonl")
     assert {k: row[k] for k in "xywv"} == dict(x=None, y=[None, dict(z=None)], w=None, v=1.5)
     assert rejected("out.jsonl.run") == [("2", "two values of 'text'"), ("3", "nested too deeply")]
     tag("a.jsonl", "out.parquet")
-    assert json.loads(pq.read_table("out.parquet")["other_json"][0].as_py(), parse_constant=pytest.fail) == dict(y=[None, dict(z=None)])
-    pq.write_table(pa.table(dict(text=["Paris"] * 2, x=[float("nan"), float("-inf")], l=[[float("inf")], None])), work/"b.parquet")
+    assert json.loads(pq.read_table("out.parquet")["other_json"][0].as_py(), parse_constant=pytest.fail) == dict(
+        y=[None, dict(z=None)]
+    )
+    pq.write_table(
+        pa.table(dict(text=["Paris"] * 2, x=[float("nan"), float("-inf")], l=[[float("inf")], None])),
+        work / "b.parquet",
+    )
     tag("b.parquet", "b.jsonl")
     assert [(r["x"], r["l"]) for r in lines("b.jsonl")] == [(None, [None]), (None, None)]
 
 
 def test_any_column_of_parquet_can_be_written(work, tag):
     far = [2**22, None]
-    columns = dict(text=pa.array(["Paris", "York"], pa.string_view()), view=pa.array(["a", None], pa.string_view()), raw=pa.array([b"a", None], pa.binary_view()), large=pa.array(["a", None], pa.large_string()),
-        kind=pa.array(["a", None]).dictionary_encode(), lists=pa.array([["a"], None], pa.list_(pa.string_view())), day=pa.array(far, pa.date32()), when=pa.array([10**15, None], pa.timestamp("ms")),
-        zone=pa.array([10**12, None], pa.timestamp("s", "UTC")), days=pa.array([far, None], pa.list_(pa.date32())), deep=pa.array([dict(d=2**22, n=1.5), None], pa.struct([("d", pa.date32()), ("n", pa.float64())])),
-        pairs=pa.array([[("k", 2**22)], None], pa.map_(pa.string(), pa.date32())), ns=pa.array([123456789, None], pa.timestamp("ns")), price=pa.array([1, None]).cast(pa.decimal128(20)), none=pa.nulls(2),
-        past=pa.array([-10**12, None], pa.timestamp("s")), mars=pa.array([1, None], pa.timestamp("s", "Mars/Olympus")), time=pa.array([1, None], pa.time64("ns")), lasts=pa.array([2**60, None], pa.duration("us")))
+    columns = dict(
+        text=pa.array(["Paris", "York"], pa.string_view()),
+        view=pa.array(["a", None], pa.string_view()),
+        raw=pa.array([b"a", None], pa.binary_view()),
+        large=pa.array(["a", None], pa.large_string()),
+        kind=pa.array(["a", None]).dictionary_encode(),
+        lists=pa.array([["a"], None], pa.list_(pa.string_view())),
+        day=pa.array(far, pa.date32()),
+        when=pa.array([10**15, None], pa.timestamp("ms")),
+        zone=pa.array([10**12, None], pa.timestamp("s", "UTC")),
+        days=pa.array([far, None], pa.list_(pa.date32())),
+        deep=pa.array([dict(d=2**22, n=1.5), None], pa.struct([("d", pa.date32()), ("n", pa.float64())])),
+        pairs=pa.array([[("k", 2**22)], None], pa.map_(pa.string(), pa.date32())),
+        ns=pa.array([123456789, None], pa.timestamp("ns")),
+        price=pa.array([1, None]).cast(pa.decimal128(20)),
+        none=pa.nulls(2),
+        past=pa.array([-(10**12), None], pa.timestamp("s")),
+        mars=pa.array([1, None], pa.timestamp("s", "Mars/Olympus")),
+        time=pa.array([1, None], pa.time64("ns")),
+        lasts=pa.array([2**60, None], pa.duration("us")),
+    )
     pq.write_table(pa.table(columns), work/"a.parquet")
-    for target in ("out", "out.jsonl", "out.parquet"): assert tag("a.parquet", target)["rows"] == 2 and entity_stats(target)["entities"] == 1
+    for target in ("out", "out.jsonl", "out.parquet"):
+        assert tag("a.parquet", target)["rows"] == 2 and entity_stats(target)["entities"] == 1
     first, second = lines("out.jsonl")
-    assert (first["day"], first["days"], first["deep"], first["kind"], first["view"]) == ("13453-08-13", ["13453-08-13", None], dict(d="13453-08-13", n=1.5), "a", "a")
-    assert {k: v for k, v in second.items() if k not in ("text", "entities")} == {k: None for k in columns if k != "text"} and set(first) == {*columns, "entities"}
+    assert (first["day"], first["days"], first["deep"], first["kind"], first["view"]) == (
+        "13453-08-13",
+        ["13453-08-13", None],
+        dict(d="13453-08-13", n=1.5),
+        "a",
+        "a",
+    )
+    assert {k: v for k, v in second.items() if k not in ("text", "entities")} == {
+        k: None for k in columns if k != "text"
+    } and set(first) == {*columns, "entities"}
     out = pq.read_table("out.parquet")
-    assert [out[n].cast(a.type).combine_chunks().equals(a) if "view" not in str(a.type) else out[n].to_pylist() == a.to_pylist() for n, a in columns.items()] == [True] * len(columns)
+    assert [
+        out[n].cast(a.type).combine_chunks().equals(a)
+        if "view" not in str(a.type)
+        else out[n].to_pylist() == a.to_pylist()
+        for n, a in columns.items()
+    ] == [True] * len(columns)
 
 
 @pytest.mark.parametrize("name, data, columns", [("a.txt", b"", ["text"]), ("a.txt", b"\xef\xbb\xbf", ["text"]), ("a.csv", b"", ["text"]), ("a.csv", b"id,text\n", ["id", "text"]), ("a.csv", b"id,text", ["id", "text"]),
@@ -539,14 +746,19 @@ def test_any_column_of_parquet_can_be_written(work, tag):
     ("a.txt", b"x" * 100, ["text"]), ("year=1/a.csv", b"text\n", ["text", "year"])])
 def test_no_rows_have_columns_all_the_same(work, tag, name, data, columns):
     (work/name).parent.mkdir(exist_ok=True)
-    if data is None: pq.write_table(pa.table(dict(text=pa.array([], pa.string()), n=pa.array([], pa.int16()))), work/name)
+    if data is None:
+        pq.write_table(pa.table(dict(text=pa.array([], pa.string()), n=pa.array([], pa.int16()))), work/name)
     else: (work/name).write_bytes(data)
     for target in ("out.parquet", "out", "out.jsonl"):
         assert tag(name, target, max_chars=50, **dict(format="parquet") if target == "out" else {})["rows"] == 0
         found = entity_stats(target)
         assert (found["rows"], found["entities"], found["types"]) == (0, 0, {})
     for table in (pq.read_table("out.parquet"), pq.read_table("out/part-00000-000000.parquet")):
-        assert table.column_names == [*columns, "entities"] and len(table) == 0 and table.schema.field("entities").type == shards.ENTITY_ARROW_TYPE
+        assert (
+            table.column_names == [*columns, "entities"]
+            and len(table) == 0
+            and table.schema.field("entities").type == shards.ENTITY_ARROW_TYPE
+        )
     assert data is not None or pq.read_table("out.parquet")["n"].type == pa.int16()
 
 
@@ -563,8 +775,10 @@ def test_stats_take_the_runs_own_column(work, tag):
     for target in ("a.parquet", "a.jsonl", "a"):
         tag("in.txt", target, output_column="e")
         assert entity_stats(target)["entities"] == entity_stats(target, output_column="e")["entities"] == 1
-        with pytest.raises(BertNerError, match="no column 'entities': there are text, e"): entity_stats(target, output_column="entities")
-        with pytest.raises(BertNerError, match="'text' of .* does not hold entities"): entity_stats(target, output_column="text")
+        with pytest.raises(BertNerError, match="no column 'entities': there are text, e"):
+            entity_stats(target, output_column="entities")
+        with pytest.raises(BertNerError, match="'text' of .* does not hold entities"):
+            entity_stats(target, output_column="text")
     assert shell("stats", "a.jsonl")[::2] == (0, "")
 
 
@@ -586,7 +800,8 @@ def test_stats_of_what_is_gone_or_changed_are_refused(work, tag):
 
 @pytest.mark.parametrize("target", ["x.parquet", "x.jsonl", "out"])
 def test_after_a_full_disk_the_same_command_goes_on(work, tag, monkeypatch, target):
-    "The disk is full at the first write, the second, ...: each time one sentence, no half of a file, and the same command goes on."
+    """The disk is full at the first write, the second, ...: each time one sentence, no half of a file, and the same
+    command goes on."""
     (work/"in.txt").write_text("Paris\n" * 10)
     def written(folder): return {n: d for n, d in tree(folder).items() if not n.endswith("_manifest.json")}
     def whole(folder): os.makedirs(folder); return tag(work/"in.txt", f"{folder}/{target}", rows_per_shard=4)
@@ -596,16 +811,21 @@ def test_after_a_full_disk_the_same_command_goes_on(work, tag, monkeypatch, targ
         if not left: raise BertNerError(f"{address} cannot be written: {os.strerror(errno.ENOSPC)}")
         left.pop()
         return real(address, *args)
-    setattr_everywhere(monkeypatch, "write_atomic", lambda *a: full(put, *a)); setattr_everywhere(monkeypatch, "_whole_file", lambda *a: full(file, *a))
+    setattr_everywhere(monkeypatch, "write_atomic", lambda *a: full(put, *a))
+    setattr_everywhere(monkeypatch, "_whole_file", lambda *a: full(file, *a))
     for writes in range(20):
         left[:] = [1] * writes
         try: whole(f"try{writes}"); break
         except BertNerError as e: assert "No space left" in str(e)
-        if target != "out" and (work/f"try{writes}"/target).exists(): assert (work/f"try{writes}"/target).read_bytes() == (work/"expected"/target).read_bytes()
+        if target != "out" and (work/f"try{writes}"/target).exists():
+            assert (work/f"try{writes}"/target).read_bytes() == (work/"expected"/target).read_bytes()
         assert writes or not [*(work/"try0").iterdir()]
         left[:] = [1] * 20
-        assert tag("in.txt", f"try{writes}/{target}", rows_per_shard=4)["rows"] == 10 and written(work/f"try{writes}") == written(work/"expected")
-    assert writes == (9 if target == "out" else 10)                        # a manifest, two files for each of three parts, the rejected rows, (the one file,) the manifest
+        assert tag("in.txt", f"try{writes}/{target}", rows_per_shard=4)["rows"] == 10 and written(
+            work / f"try{writes}"
+        ) == written(work / "expected")
+    # a manifest, two files for each of three parts, the rejected rows, (the one file,) the manifest
+    assert writes == (9 if target == "out" else 10)
 
 
 def test_a_write_that_fails_is_one_sentence_and_leaves_nothing(work, tag, monkeypatch):
@@ -620,21 +840,35 @@ def test_a_foreign_project_is_left_alone(work):
     (work/"dvc.yaml").write_text("stages: {}\n"); (work/"params.yaml").write_text("lr: 1\n")
     command = [sys.executable, "-c", "from bert_ner.cli import main; main()", "annotate", "in.txt", "x.jsonl"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=work)
-    assert (done.returncode, done.stderr) == (0, "") and sorted(os.listdir(work)) == ["dvc.yaml", "in.txt", "params.yaml", "x.jsonl", "x.jsonl.run"]
+    assert (done.returncode, done.stderr) == (0, "") and sorted(os.listdir(work)) == [
+        "dvc.yaml",
+        "in.txt",
+        "params.yaml",
+        "x.jsonl",
+        "x.jsonl.run",
+    ]
 
 
 def test_what_ray_hands_around_are_rows_of_arrow(work, tag, mini_tagger_folder):
     "The two functions that Ray calls, with what it does between them: rows become Arrow and come back."
     (work/"in").mkdir()
-    for n in ("caf\udce9.txt", "a.csv", "b.jsonl"): (work/"in"/n).write_text({"v": "text\nParis\n", "l": LINE}.get(n[-1], "Paris\n"))
+    for n in ("caf\udce9.txt", "a.csv", "b.jsonl"):
+        (work/"in"/n).write_text({"v": "text\nParis\n", "l": LINE}.get(n[-1], "Paris\n"))
     pq.write_table(pa.table(dict(text=["Paris", "York"])), work/"in/p.parquet")
     tag("in", "expected", format="parquet")
     files, config = find_files("in")[0], readers.AnnotateConfig()
     (work/"out").mkdir()
-    job = dict(folder="out", config=config, columns=shards.infer_jsonl_schema(files, config), engine="onnx", model=mini_tagger_folder)
+    job = dict(
+        folder="out",
+        config=config,
+        columns=shards.infer_jsonl_schema(files, config),
+        engine="onnx",
+        model=mini_tagger_folder,
+    )
     annotator = run.Annotator(**job)
     rows = pa.Table.from_pylist([dict(file=i, ray_address=os.fsencode(f)) for i, f in enumerate(files)]).to_pylist()
     for row in rows:
-        for part in run._cut_for_ray(row, config, frozenset()): annotator(dict(part=pa.array([part["part"]]).to_pylist()))
+        for part in run._cut_for_ray(row, config, frozenset()):
+            annotator(dict(part=pa.array([part["part"]]).to_pylist()))
     def parts(folder): return {n: d for n, d in tree(work/folder).items() if n.startswith(("part-", "_shards"))}
     assert parts("out") == parts("expected")

@@ -30,8 +30,13 @@ def test_parts_are_80_10_10_and_share_no_sentence(corpus):
     ds = to_dataset(corpus)
     parts = {p: {" ".join(w) for w in ds[p]["words"]} for p in ds}
     assert sum(len(ds[p]) for p in ds) == len(corpus)
-    for part, share in dict(train=.8, validation=.1, test=.1).items(): assert abs(len(ds[part]) / len(corpus) - share) < .02
-    assert not parts["train"] & parts["validation"] and not parts["train"] & parts["test"] and not parts["validation"] & parts["test"]
+    for part, share in dict(train=.8, validation=.1, test=.1).items():
+        assert abs(len(ds[part]) / len(corpus) - share) < .02
+    assert (
+        not parts["train"] & parts["validation"]
+        and not parts["train"] & parts["test"]
+        and not parts["validation"] & parts["test"]
+    )
 
 
 def test_order_and_additions_do_not_reshuffle(corpus):

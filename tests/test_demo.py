@@ -22,11 +22,24 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def folder(mini_tagger_folder, tmp_path_factory):
-    "The miniature tagger with a Bi-LSTM beside it, as the pipeline leaves them. The Bi-LSTM knows `Paris` and `Monday`, and nothing of `New York` and `Mr. Bush`."
+    """The miniature tagger with a Bi-LSTM beside it, as the pipeline leaves them.
+
+    The Bi-LSTM knows `Paris` and `Monday`, and nothing of `New York` and `Mr. Bush`."""
     top, known, rng = tmp_path_factory.mktemp("models"), dict(Paris="B-geo", Monday="B-tim"), random.Random(42)
     shutil.copytree(mini_tagger_folder, top/"onnx")
     drawn = [rng.choices("Paris Monday New York Mr. Bush in on met .".split(), k=8) for _ in range(200)]
-    train_bilstm(to_dataset([(words, [known.get(w, "O") for w in words]) for words in drawn]), top/"baseline", 6, 6, 2e-2, 256, 16, 16, 0., 0.)
+    train_bilstm(
+        to_dataset([(words, [known.get(w, "O") for w in words]) for words in drawn]),
+        top / "baseline",
+        6,
+        6,
+        2e-2,
+        256,
+        16,
+        16,
+        0.0,
+        0.0,
+    )
     return top/"onnx"
 
 
@@ -34,7 +47,8 @@ def folder(mini_tagger_folder, tmp_path_factory):
 def triton(folder, tmp_path_factory):
     "The address of a live Triton server over the same model."
     top = tmp_path_factory.mktemp("triton")
-    with TritonServer(build_repository(top/"models", model=folder), log=top/"log.txt", timeout=PATIENCE) as server: yield server.urls["grpc"]
+    with TritonServer(build_repository(top/"models", model=folder), log=top/"log.txt", timeout=PATIENCE) as server:
+        yield server.urls["grpc"]
 
 
 def test_opens_on_an_example(page):
@@ -53,7 +67,8 @@ def test_entities_appear_while_typing(page, mini_tagger_folder):
     expect(layer(page).locator("mark")).to_have_count(1)
     page.keyboard.press("Control+Home")
     page.keyboard.type("On Monday: ")
-    assert marks(page)[-1] == ("Paris", "geo")                          # the mark moved with its word, before any answer
+    # the mark moved with its word, before any answer
+    assert marks(page)[-1] == ("Paris", "geo")
     expect(layer(page).locator("mark")).to_have_count(2)
     assert shown(page) == "On Monday: In Paris and "
     tag(page, TEXT, 5)
@@ -67,17 +82,24 @@ def test_marks_move_no_letter(page, tmp_path):
     "The marked text and the field that is typed into are the same picture, letter for letter."
     tag(page, TEXT + "\n\nTo AVA Wifi, Washington officials met Mr. Bush " + "in New York and Paris " * 12 + "\n", 30)
     def picture(css):
-        style = page.add_style_tag(content=css + ".ner-demo .ner-box { border-color: transparent !important; box-shadow: none !important }")
+        style = page.add_style_tag(
+            content=css + ".ner-demo .ner-box { border-color: transparent !important; box-shadow: none !important }"
+        )
         page.locator(".ner-box").first.screenshot(path=tmp_path/"box.png")
         style.evaluate("e => e.remove()")
         return np.asarray(Image.open(tmp_path/"box.png").convert("L")).astype(int)
-    bare = ".ner-demo .ner-text mark { background: none !important; box-shadow: none !important; color: inherit !important }" \
-           ".ner-demo .ner-text mark::before { content: none !important }"
+    bare = (
+        ".ner-demo .ner-text mark { background: none !important; box-shadow: none !important; color: inherit "
+        "!important }"
+        ".ner-demo .ner-text mark::before { content: none !important }"
+    )
     typed = ".ner-demo .ner-text { visibility: hidden } .ner-demo .ner-input { -webkit-text-fill-color: currentColor !important }"
     marked, plain = picture(bare), picture(typed)
     apart = lambda a, b: (abs(a - b) > 48).sum() / (b < 128).sum()
     assert (plain < 128).sum() > 3000 and apart(marked, plain) < .25       # letters on whole pixels or between them
-    for shift in ("1px", "0 1px"): assert apart(picture(bare + f".ner-demo .ner-text {{ translate: {shift} }}"), plain) > .8     # one pixel would be seen
+    # one pixel would be seen
+    for shift in ("1px", "0 1px"):
+        assert apart(picture(bare + f".ner-demo .ner-text {{ translate: {shift} }}"), plain) > .8
 
 
 def test_an_entity_tells_all(page, mini_tagger_folder):
@@ -85,7 +107,8 @@ def test_an_entity_tells_all(page, mini_tagger_folder):
     click(page, "New York")
     expect(card(page)).to_be_visible()
     e = next(e for e in Tagger.from_pretrained(mini_tagger_folder).tag(TEXT) if e.text == "New York")
-    for part in ("place", "New York", f"Score {e.score:.2f}", f"characters {e.start} to {e.end}", "no entity0.02"): expect(card(page)).to_contain_text(part)
+    for part in ("place", "New York", f"Score {e.score:.2f}", f"characters {e.start} to {e.end}", "no entity0.02"):
+        expect(card(page)).to_contain_text(part)
     click(page, "Paris", 1)                                             # after the emoji: offsets are code points
     expect(card(page)).to_contain_text(f"characters {TEXT.rindex('Paris')} to {len(TEXT)}")
     page.keyboard.press("Escape")
@@ -101,7 +124,10 @@ def test_types_and_minimum_score(page):
     expect(chip(page, "geo")).to_have_text(re.compile("3$"))
     chip(page, "geo").click()
     assert marks(page) == [("Mr. Bush", "per"), ("Monday", "tim")] and shown(page) == TEXT
-    assert chip(page, "geo").get_attribute("aria-pressed") == "false" and [r[0] for r in rows(page)] == ["Mr. Bush", "Monday"]
+    assert chip(page, "geo").get_attribute("aria-pressed") == "false" and [r[0] for r in rows(page)] == [
+        "Mr. Bush",
+        "Monday",
+    ]
     assert [e["label"] for e in json.loads(saved(page, "Download JSON")[1])["entities"]] == ["per", "tim"]
     chip(page, "geo").focus(); page.keyboard.press("Space")
     assert len(marks(page)) == 5
@@ -116,13 +142,24 @@ def test_types_and_minimum_score(page):
 def test_table(page):
     tag(page, TEXT, 5)
     assert [[r[0], r[1][:3], r[2], r[4]] for r in rows(page)] == [
-        ["Mr. Bush", "per", "1", "0"], ["Paris", "geo", "2", "13"], ["New York", "geo", "1", "26"], ["Monday", "tim", "1", "38"]]
+        ["Mr. Bush", "per", "1", "0"],
+        ["Paris", "geo", "2", "13"],
+        ["New York", "geo", "1", "26"],
+        ["Monday", "tim", "1", "38"],
+    ]
     head = lambda name: page.get_by_role("columnheader", name=name)
-    for name, order, first in [("Count", "descending", "Paris"), ("Text", "ascending", "Monday"), ("Text", "descending", "Paris"), ("First at", "ascending", "Mr. Bush")]:
+    for name, order, first in [
+        ("Count", "descending", "Paris"),
+        ("Text", "ascending", "Monday"),
+        ("Text", "descending", "Paris"),
+        ("First at", "ascending", "Mr. Bush"),
+    ]:
         head(name).get_by_role("button").click()
         assert head(name).get_attribute("aria-sort") == order and rows(page)[0][0] == first
     page.get_by_label("Filter the table").fill("PLACE")
-    assert [r[0] for r in rows(page)] == ["Paris", "New York"] and "2 of 4 rows" in page.locator(".ner-list").text_content()
+    assert [r[0] for r in rows(page)] == ["Paris", "New York"] and "2 of 4 rows" in page.locator(
+        ".ner-list"
+    ).text_content()
     page.get_by_label("Filter the table").fill("")
     go = page.get_by_role("button", name="Paris", exact=True)
     for start in (13, TEXT.rindex("Paris"), 13):                        # each click, the next one
@@ -148,16 +185,24 @@ def test_files_to_take_along(page, mini_tagger_folder):
     tag(page, TEXT, 5)
     entities = Tagger.from_pretrained(mini_tagger_folder).tag(TEXT)
     name, content = saved(page, "Download JSON")
-    assert name == "entities.json" and json.loads(content) == dict(text=TEXT, engine=select_engine(mini_tagger_folder), entities=[e.to_dict() for e in entities])
+    assert name == "entities.json" and json.loads(content) == dict(
+        text=TEXT, engine=select_engine(mini_tagger_folder), entities=[e.to_dict() for e in entities]
+    )
     name, content = saved(page, "Download CSV")
-    assert name == "entities.csv" and [r[:2] for r in csv.reader(io.StringIO(content))][1:] == [[e.text, e.label] for e in entities]
+    assert name == "entities.csv" and [r[:2] for r in csv.reader(io.StringIO(content))][1:] == [
+        [e.text, e.label] for e in entities
+    ]
     name, content = saved(page, "Download CoNLL")
     assert name == "entities.conll"
-    assert content.startswith("Mr.\tB-per\nBush\tI-per\nmet\tO\nParis\tB-geo\n.\tO\n\nIn\tO\nNew\tB-geo\nYork\tI-geo\n")
+    assert content.startswith(
+        "Mr.\tB-per\nBush\tI-per\nmet\tO\nParis\tB-geo\n.\tO\n\nIn\tO\nNew\tB-geo\nYork\tI-geo\n"
+    )
     page.get_by_role("button", name="Copy as HTML").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    copied = page.evaluate("async () => { const [i] = await navigator.clipboard.read();"
-                           " return [await (await i.getType('text/html')).text(), await navigator.clipboard.readText()] }")
+    copied = page.evaluate(
+        "async () => { const [i] = await navigator.clipboard.read();"
+        " return [await (await i.getType('text/html')).text(), await navigator.clipboard.readText()] }"
+    )
     for c in copied: assert c.count("<mark") == 5 and ">GEO</small>" in c
     expect(page.get_by_role("button", name="Copy as HTML")).to_be_visible()
 
@@ -182,7 +227,8 @@ def test_corrections(page, tmp_path):
     expect(box(page)).to_be_focused()
     wanted = [("Paris", "org"), ("New York", "geo"), ("Monday", "tim"), ("met", "eve"), ("Paris", "geo")]
     assert marks(page) == wanted
-    box(page).press("Control+End"); page.keyboard.type(" Monday"); page.keyboard.press("Control+Home"); page.keyboard.type("On ")
+    box(page).press("Control+End")
+    page.keyboard.type(" Monday"); page.keyboard.press("Control+Home"); page.keyboard.type("On ")
     expect(layer(page).locator("mark")).to_have_count(6)
     assert marks(page) == [*wanted, ("Monday", "tim")]                  # corrections move with their words
     expect(changes(page)).to_have_text("3 corrections, not saved yet")
@@ -190,12 +236,18 @@ def test_corrections(page, tmp_path):
     (tmp_path/name).write_text(content, encoding="utf-8", newline="")
     (words, tags), (more, moretags) = read_corpus(tmp_path/name)
     assert words == "On Mr. Bush met Paris .".split() and tags == "O O O O B-org O".split()
-    assert more == "In New York on Monday 🎉 met Paris Monday".split() and moretags == "O B-geo I-geo O B-tim O B-eve B-geo B-tim".split()
+    assert (
+        more == "In New York on Monday 🎉 met Paris Monday".split()
+        and moretags == "O B-geo I-geo O B-tim O B-eve B-geo B-tim".split()
+    )
     for left in (2, 1, 0):
         page.get_by_role("button", name="Undo").click()
         expect(changes(page)).to_have_text(re.compile(f"^{left} correction"))
-    expect(layer(page).locator("mark").first).to_have_text("Mr. Bush")  # the count is the page's own, the marks are Python's answer
-    assert marks(page)[0] == ("Mr. Bush", "per") and not page.get_by_role("button", name="Save corrections").is_visible()
+    # the count is the page's own, the marks are Python's answer
+    expect(layer(page).locator("mark").first).to_have_text("Mr. Bush")
+    assert (
+        marks(page)[0] == ("Mr. Bush", "per") and not page.get_by_role("button", name="Save corrections").is_visible()
+    )
 
 
 @pytest.mark.parametrize("text", ["<script>window.broken = 1</script> in Paris", "<img src=x onerror='window.broken = 1'> Paris",
@@ -213,14 +265,24 @@ def test_html_stays_text(page, text):
 def test_another_example(page):
     page.get_by_label("Text from").select_option("Markets")
     settled(page)
-    assert shown(page) == box(page).input_value() == EXAMPLES["Markets"] and marks(page) == [("New York", "geo"), ("Mr.", "per")]
+    assert shown(page) == box(page).input_value() == EXAMPLES["Markets"] and marks(page) == [
+        ("New York", "geo"),
+        ("Mr.", "per"),
+    ]
 
 
 def test_files(page):
     "Several at once; what is no text or too large is one sentence each."
     file = lambda name, content: dict(name=name, mimeType="text/plain", buffer=content)
-    page.get_by_label("Text files").set_input_files([file("a.txt", "In Paris 🎉\r\nand New York".encode()), file("b.txt", b"Monday"),
-        file("c.bin", b"\x00\x01Paris"), file("d.txt", b"Z\xfcrich"), file("e.txt", b"a " * MAX_TEXT_CHARS)])
+    page.get_by_label("Text files").set_input_files(
+        [
+            file("a.txt", "In Paris 🎉\r\nand New York".encode()),
+            file("b.txt", b"Monday"),
+            file("c.bin", b"\x00\x01Paris"),
+            file("d.txt", b"Z\xfcrich"),
+            file("e.txt", b"a " * MAX_TEXT_CHARS),
+        ]
+    )
     expect(alert(page)).to_contain_text("e.txt is too large")
     for said in ("c.bin", "d.txt is not UTF-8 (byte 0xfc at 1)"): assert said in alert(page).text_content()
     assert shown(page) == "In Paris 🎉\nand New York" and marks(page) == [("Paris", "geo"), ("New York", "geo")]
@@ -238,7 +300,15 @@ def test_files(page):
 def test_engines_side_by_side(page):
     tag(page, TEXT, 5)
     before = marks(page)
-    assert options(page, "Engine") == ["ONNX Runtime", "ONNX Runtime, int8", "OpenVINO", "OpenVINO, int8", "Bi-LSTM baseline", "Pretrained, int8", "Triton server"]
+    assert options(page, "Engine") == [
+        "ONNX Runtime",
+        "ONNX Runtime, int8",
+        "OpenVINO",
+        "OpenVINO, int8",
+        "Bi-LSTM baseline",
+        "Pretrained, int8",
+        "Triton server",
+    ]
     page.get_by_label("Engine").select_option("ONNX Runtime")
     expect(status(page)).to_have_text(re.compile("^5 entities in .* ms by ONNX Runtime$"))
     page.get_by_label("Compare with").select_option("ONNX Runtime, int8")
@@ -265,7 +335,10 @@ def test_engines_side_by_side(page):
     page.get_by_label("Triton's address").blur()                       # the one that answers stays
     expect(alert(page)).to_contain_text("127.0.0.1:1")
     assert marks(page) == [("Paris", "geo")] and marks(page, 1) == []
-    assert page.get_by_role("columnheader", name="Count").is_visible() and not page.locator("th", has_text="Right").is_visible()
+    assert (
+        page.get_by_role("columnheader", name="Count").is_visible()
+        and not page.locator("th", has_text="Right").is_visible()
+    )
 
 
 def sides(page): return [t.text_content() for t in page.locator(".ner-title").all()]
@@ -277,14 +350,22 @@ def test_baseline_against_bert(page):
     page.get_by_label("Engine").select_option("ONNX Runtime")
     page.get_by_label("Compare with").select_option("Bi-LSTM baseline")
     expect(status(page)).to_have_text("2 differences: 2 only left, 0 only right")
-    for said, engine in zip(sides(page), ("ONNX Runtime 5 entities", "Bi-LSTM baseline 3 entities"), strict=True): assert re.fullmatch(rf"{engine} · [\d.]+ ms", said)
+    for said, engine in zip(sides(page), ("ONNX Runtime 5 entities", "Bi-LSTM baseline 3 entities"), strict=True):
+        assert re.fullmatch(rf"{engine} · [\d.]+ ms", said)
     assert marks(page, 1) == [("Paris", "geo"), ("Monday", "tim"), ("Paris", "geo")]
-    assert layer(page).locator("mark.ner-differs").all_text_contents() == ["Mr. Bush", "New York"] and layer(page, 1).locator("mark.ner-differs").count() == 0
-    assert [r[:4] for r in rows(page)][:2] == [["Mr. Bush", "per person", "1", "0 ≠"], ["Paris", "geo place", "2", "2"]]
+    assert (
+        layer(page).locator("mark.ner-differs").all_text_contents() == ["Mr. Bush", "New York"]
+        and layer(page, 1).locator("mark.ner-differs").count() == 0
+    )
+    assert [r[:4] for r in rows(page)][:2] == [
+        ["Mr. Bush", "per person", "1", "0 ≠"],
+        ["Paris", "geo place", "2", "2"],
+    ]
 
 
 def test_local_against_triton(page, triton):
-    "A live server finds what the local model finds, here and in the text that is typed next; the address stays in the field."
+    """A live server finds what the local model finds, here and in the text that is typed next; the address stays in
+    the field."""
     tag(page, TEXT, 5)
     page.get_by_label("Engine").select_option("ONNX Runtime")
     page.get_by_label("Compare with").select_option("Triton server")
@@ -292,7 +373,8 @@ def test_local_against_triton(page, triton):
     page.get_by_label("Triton's address").press("Tab")
     expect(status(page)).to_have_text("No differences")
     assert alert(page).is_hidden() and marks(page, 1) == marks(page) and len(marks(page)) == 5
-    for said, engine in zip(sides(page), ("ONNX Runtime", "Triton server"), strict=True): assert re.fullmatch(rf"{engine} 5 entities · [\d.]+ ms", said)
+    for said, engine in zip(sides(page), ("ONNX Runtime", "Triton server"), strict=True):
+        assert re.fullmatch(rf"{engine} 5 entities · [\d.]+ ms", said)
     box(page).press("Control+End"); page.keyboard.type(" on Monday")
     expect(layer(page, 1).locator("mark")).to_have_count(6)
     expect(status(page)).to_have_text("No differences")
@@ -312,7 +394,10 @@ def test_triton_out_of_reach(page):
     page.get_by_label("Triton's address").blur()
     expect(alert(page)).to_contain_text("127.0.0.1:1")
     assert marks(page) == [] and shown(page) == TEXT                    # nothing stale
-    assert not page.locator(".ner-list").is_visible() and not page.get_by_role("button", name="Download JSON").is_visible()
+    assert (
+        not page.locator(".ner-list").is_visible()
+        and not page.get_by_role("button", name="Download JSON").is_visible()
+    )
     page.get_by_label("Triton's address").fill("no address")
     page.get_by_label("Triton's address").blur()
     expect(alert(page)).to_contain_text("'no address' is not the address of a server")
@@ -337,12 +422,15 @@ def browser_time(page):
 
 def test_long_text(page):
     "200 kB are drawn within two seconds of their tags; they scroll, and one more letter or a type hidden is no wait."
-    text = "".join(f"Sentence {i}: Mr. Bush met nobody of note in Paris or in New York on Monday.\n" for i in range(2700))
+    text = "".join(
+        f"Sentence {i}: Mr. Bush met nobody of note in Paris or in New York on Monday.\n" for i in range(2700)
+    )
     assert len(text) > 200_000
     page.get_by_label("Compare with").select_option("")
     paste(page, text)
     drawn = []
-    for engine in ("ONNX Runtime, int8", "ONNX Runtime", "ONNX Runtime, int8"):     # another engine's answer: everything is drawn anew
+    # another engine's answer: everything is drawn anew
+    for engine in ("ONNX Runtime, int8", "ONNX Runtime", "ONNX Runtime, int8"):
         with browser_time(page) as taken:
             page.get_by_label("Engine").select_option(engine)
             settled(page)
@@ -355,7 +443,9 @@ def test_long_text(page):
     with browser_time(page) as typed: page.keyboard.press("x")
     print(f"drawn in {drawn}, a type hidden in {hidden}, a letter typed in {typed} s")
     assert min(drawn) < 6 and hidden[0] < 6 and typed[0] < 4     # a wide net: other tests run beside this one
-    assert page.locator(".ner-box").first.evaluate("e => [e.scrollHeight > 20 * e.clientHeight, e.scrollTop > 1000]") == [True, True]
+    assert page.locator(".ner-box").first.evaluate(
+        "e => [e.scrollHeight > 20 * e.clientHeight, e.scrollTop > 1000]"
+    ) == [True, True]
     page.get_by_label("Text from").select_option("Markets")
     settled(page)
 
@@ -373,7 +463,9 @@ def test_accessible(page):
     assert violations(page, within) == []
     chip(page, "tim").click()
     controls = page.locator(".ner-demo").evaluate(
-        "e => [...e.querySelectorAll('button, input:not([type=file]), select, textarea')].filter(x => x.checkVisibility() && !x.disabled).length")
+        "e => [...e.querySelectorAll('button, input:not([type=file]), select, textarea')].filter(x => "
+        "x.checkVisibility() && !x.disabled).length"
+    )
     page.get_by_label("Text from").focus()
     for reached in range(1, 200):
         page.keyboard.press("Tab")
@@ -382,7 +474,8 @@ def test_accessible(page):
 
 
 def test_looks_in_jupyterlab(lab_page, tmp_path):
-    "Pictures in both themes; then what is left in the saved notebook, for GitHub or whoever opens it without a kernel."
+    """Pictures in both themes; then what is left in the saved notebook, for GitHub or whoever opens it without a
+    kernel."""
     tag(lab_page, TEXT, 5)
     lab_page.screenshot(path=tmp_path/"lab-light.png")
     lab(lab_page, "apputils:change-theme", theme="JupyterLab Dark")
@@ -392,11 +485,19 @@ def test_looks_in_jupyterlab(lab_page, tmp_path):
     assert violations(lab_page, ".ner-demo") == []
     lab(lab_page, "docmanager:save")
     lab_page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
-    outputs = [o for c in json.loads((lab_page.folder/"work"/"07a_page.ipynb").read_text())["cells"] for o in c.get("outputs", [])]
+    outputs = [
+        o
+        for c in json.loads((lab_page.folder / "work" / "07a_page.ipynb").read_text())["cells"]
+        for o in c.get("outputs", [])
+    ]
     still, = ["".join(o["data"]["text/html"]) for o in outputs if "text/html" in o["data"]]
     bare = lab_page.context.new_page()
     bare.set_content(still)
-    assert bare.locator("p").is_visible() and bare.locator("p").inner_text() == next(iter(EXAMPLES.values())) and "<script" not in still
+    assert (
+        bare.locator("p").is_visible()
+        and bare.locator("p").inner_text() == next(iter(EXAMPLES.values()))
+        and "<script" not in still
+    )
     bare.close()
 
 
@@ -407,8 +508,13 @@ def test_port_taken(browser, folder, tmp_path):
 
 
 def test_looks(browser, address, tmp_path):
-    "Pictures in both themes and on a phone, for a person to look at; nothing is wider than the screen, and axe-core finds nothing serious."
-    for name, query, size in [("light", "", (1200, 900)), ("dark", "?theme=dark", (1200, 900)), ("phone", "", (390, 844))]:
+    """Pictures in both themes and on a phone, for a person to look at; nothing is wider than the screen, and axe-core
+    finds nothing serious."""
+    for name, query, size in [
+        ("light", "", (1200, 900)),
+        ("dark", "?theme=dark", (1200, 900)),
+        ("phone", "", (390, 844)),
+    ]:
         with opened(browser, address + query, viewport=dict(width=size[0], height=size[1])) as page:
             tag(page, TEXT, 5)
             click(page, "New York"); expect(card(page)).to_be_visible()
@@ -422,7 +528,9 @@ def test_looks(browser, address, tmp_path):
 
 @pytest.mark.pipeline
 def test_trained_model(browser, tmp_path):
-    "The page with the pipeline's own model finds entities. Its picture goes to the file that BERT_NER_SCREENSHOT names: the README's."
+    """The page with the pipeline's own model finds entities.
+
+    Its picture goes to the file that BERT_NER_SCREENSHOT names: the README's."""
     picture = os.environ.get("BERT_NER_SCREENSHOT") or tmp_path/"page.png"
     with voila(tmp_path/"log.txt") as url, opened(browser, url, viewport=dict(width=1200, height=960)) as page:
         expect(status(page)).to_have_text(re.compile("^[1-9][0-9]* entit"))

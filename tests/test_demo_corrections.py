@@ -60,7 +60,8 @@ def test_a_text_keeps_its_corrections(corrected):
     page.get_by_label("Text from").select_option("your own text"); settled(page)
     assert shown(page) == A and marks(page) == FIXED_A
     page.get_by_label("Text from").select_option("Markets"); settled(page)
-    page.get_by_label("Text from").select_option(f"{A} (2)"); settled(page)                 # where it can be found again
+    # where it can be found again
+    page.get_by_label("Text from").select_option(f"{A} (2)"); settled(page)
     assert shown(page) == A and marks(page) == FIXED_A
     assert sentences(page) == [SAVED_A]
     expect(changes(page)).to_have_text("2 corrections, all saved")
@@ -74,13 +75,20 @@ def test_no_correction_reaches_another_text(corrected, other):
     paste(page, other)
     assert {label for _, label in marks(page)} <= {"per", "geo", "tim"}, "a correction of the text before is here"
     correct(page, "Bush", "art work or product")
-    page.keyboard.press("Control+z"); settled(page)                                         # back: nor does it reach the text before
+    # back: nor does it reach the text before
+    page.keyboard.press("Control+z"); settled(page)
     assert shown(page) == A and marks(page) == FIXED_A
     paste(page, "Monday in Paris")
     box(page).press("Control+a"); page.keyboard.type(A[:12], delay=5); settled(page)         # typed over everything
     assert marks(page) == [("Mr. Bush", "per")]
     got = sentences(page)
-    assert got[0] == SAVED_A and len(got) == 2 and "B-art" in got[1][1] and "B-org" not in got[1][1] and "B-eve" not in got[1][1]
+    assert (
+        got[0] == SAVED_A
+        and len(got) == 2
+        and "B-art" in got[1][1]
+        and "B-org" not in got[1][1]
+        and "B-eve" not in got[1][1]
+    )
 
 
 def test_from_an_uncorrected_text_none_comes_back(page):
@@ -94,7 +102,8 @@ def test_from_an_uncorrected_text_none_comes_back(page):
 
 
 def test_corrections_move_with_editing(corrected):
-    "What is typed elsewhere moves them; what is typed into a corrected word leaves the correction with the word as it was."
+    """What is typed elsewhere moves them; what is typed into a corrected word leaves the correction with the word as
+    it was."""
     page = corrected
     box(page).press("Home"); page.keyboard.type("In Paris: ", delay=5); settled(page)
     assert marks(page)[1:] == FIXED_A and kept(page) == "2 corrections"
@@ -104,12 +113,15 @@ def test_corrections_move_with_editing(corrected):
     box(page).fill(""); settled(page); throw_away(page)
     tag(page, tag_text, 3)
     correct(page, "Bush", "org organisation"); correct(page, "Monday", "eve event")
-    box(page).press("Control+End"); page.keyboard.press("ArrowLeft"); page.keyboard.type("s", delay=5); settled(page)   # Mondays
+    # Mondays
+    box(page).press("Control+End"); page.keyboard.press("ArrowLeft"); page.keyboard.type("s", delay=5); settled(page)
     assert ("Mondays", "eve") not in marks(page) and marks(page)[0] == ("Mr. Bush", "org")
     expect(alert(page)).to_contain_text("'Monday' are no longer there")
     expect(changes(page)).to_have_text("2 corrections, 1 in this text, not saved yet")
     got = sentences(page)
-    assert ("x Mr. Bush met Paris on Monday .", "O B-org I-org O B-geo O B-eve O") in got and not any("eve" in t for w, t in got if "Mondays" in w)
+    assert ("x Mr. Bush met Paris on Monday .", "O B-org I-org O B-geo O B-eve O") in got and not any(
+        "eve" in t for w, t in got if "Mondays" in w
+    )
     box(page).press("Control+z"); settled(page)
     assert shown(page) == tag_text and marks(page) == FIXED_A
     expect(changes(page)).to_have_text("2 corrections, all saved")
@@ -132,11 +144,18 @@ def test_a_confirmed_sentence(page):
     page.keyboard.press("Escape")
     correct(page, "Bush", "org organisation")
     expect(changes(page)).to_have_text("1 correction and 1 confirmed sentence, not saved yet")
-    assert page.evaluate("[...CSS.highlights].filter(([k]) => k.startsWith('ner-sure')).flatMap(([, h]) => [...h].map(String))") == ["In New York on Monday."]
+    assert page.evaluate(
+        "[...CSS.highlights].filter(([k]) => k.startsWith('ner-sure')).flatMap(([, h]) => [...h].map(String))"
+    ) == ["In New York on Monday."]
     assert "-S data.more=corrections.csv" in page.locator(".ner-fixes").text_content()
-    assert sentences(page) == [("Mr. Bush met Paris on Monday .", "B-org I-org O B-geo O B-tim O"), ("In New York on Monday .", "O B-geo I-geo O B-tim O")]
-    box(page).press("Control+End"); page.keyboard.press("Backspace"); page.keyboard.type(" met Paris.", delay=5); settled(page)
-    assert len(sentences(page)) == 2 and kept(page).startswith("1 correction and 1 confirmed sentence, 1 in this text")    # what was confirmed is the old one
+    assert sentences(page) == [
+        ("Mr. Bush met Paris on Monday .", "B-org I-org O B-geo O B-tim O"),
+        ("In New York on Monday .", "O B-geo I-geo O B-tim O"),
+    ]
+    box(page).press("Control+End")
+    page.keyboard.press("Backspace"); page.keyboard.type(" met Paris.", delay=5); settled(page)
+    # what was confirmed is the old one
+    assert len(sentences(page)) == 2 and kept(page).startswith("1 correction and 1 confirmed sentence, 1 in this text")
     throw_away(page)
 
 
@@ -145,9 +164,12 @@ def test_what_a_selection_marks(page):
     box(page).fill(""); settled(page); throw_away(page)
     tag(page, TEXT, 5)
     x, _, h = spot(page, "York")
-    page.mouse.move(x + 4, h); page.mouse.down(); page.mouse.move(spot(page, "on ")[1] - 6, h); page.mouse.up()      # "ork\ton" or so
+    # "ork\ton" or so
+    page.mouse.move(x + 4, h); page.mouse.down(); page.mouse.move(spot(page, "on ")[1] - 6, h); page.mouse.up()
     expect(card(page).locator(".ner-quote")).to_have_text(re.compile("^York on$"))
-    assert page.evaluate("[...CSS.highlights].filter(([k]) => k.startsWith('ner-chosen')).flatMap(([, h]) => [...h].map(String))")[0].startswith("York\ton")
+    assert page.evaluate(
+        "[...CSS.highlights].filter(([k]) => k.startsWith('ner-chosen')).flatMap(([, h]) => [...h].map(String))"
+    )[0].startswith("York\ton")
     page.keyboard.press("Escape")
     box(page).evaluate("e => { e.focus(); e.setSelectionRange(18, 19) }")                     # the full stop
     box(page).press("Control+Enter")
@@ -164,7 +186,10 @@ def test_reload_and_theme(corrected):
     if page.locator(".ner-theme").count():
         address = page.url
         page.get_by_role("button", name="Dark theme").click()
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 17, 17)" and page.url == address
+        assert (
+            page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 17, 17)"
+            and page.url == address
+        )
         assert marks(page) == FIXED_A
         page.get_by_role("button", name="Light theme").click()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -197,7 +222,10 @@ def test_a_closed_tab_and_two_at_once(browser, address):
         tag(page, "Paris", 1)
         second.close()
         third = context.new_page(); third.set_default_timeout(PATIENCE * 1000)
-        page.wait_for_function("text => Object.entries(localStorage).some(([k, v]) => k.startsWith('bert-ner text') && v === text)", arg="Paris")
+        page.wait_for_function(
+            "text => Object.entries(localStorage).some(([k, v]) => k.startsWith('bert-ner text') && v === text)",
+            arg="Paris",
+        )
         third.goto(address); third.wait_for_selector(".ner-demo .ner-text"); settled(third)
         assert shown(third) == "Paris"
         expect(changes(third)).to_have_text("2 corrections, 0 in this text, not saved yet")
@@ -215,7 +243,8 @@ def test_leaving_asks(browser, address):
         page.close(run_before_unload=True)
         until(lambda: page.wait_for_timeout(100) or asked, "nothing was asked")
         assert asked == ["beforeunload"] and not page.is_closed()
-        time.sleep(6)                                                                         # a kernel without a page would be gone by now
+        # a kernel without a page would be gone by now
+        time.sleep(6)
         tag(page, "In Paris", 1)
         sentences(page)
         with page.expect_event("close"): page.close(run_before_unload=True)
@@ -223,7 +252,10 @@ def test_leaving_asks(browser, address):
 
 
 def test_a_killed_kernel_takes_nothing_along(browser, folder, tmp_path):
-    with voila(tmp_path/"log.txt", BERT_NER_MODEL=str(folder), BERT_NER_TRITON="127.0.0.1:1") as url, opened(browser, url) as page:
+    with (
+        voila(tmp_path / "log.txt", BERT_NER_MODEL=str(folder), BERT_NER_TRITON="127.0.0.1:1") as url,
+        opened(browser, url) as page,
+    ):
         tag(page, A, 3)
         correct(page, "Bush", "org organisation"); correct(page, "Monday", "eve event")
         box(page).press("Control+End"); page.keyboard.type(" In Paris"); settled(page)
@@ -256,7 +288,9 @@ def test_a_restarted_kernel_in_jupyterlab(lab_page):
 
 def test_a_browser_without_room_says_so(browser, address):
     with opened(browser, address) as page:
-        page.evaluate("() => { Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') } }")
+        page.evaluate(
+            "() => { Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') } }"
+        )
         tag(page, A, 3)
         correct(page, "Bush", "org organisation")
         expect(changes(page)).to_contain_text("no room to keep them, save them now")

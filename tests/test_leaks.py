@@ -1,4 +1,5 @@
-"Nothing leaks: the test part is read once, repeats stay together (tests/test_corpus.py), and a tagger taught nonsense knows nothing."
+"""Nothing leaks: the test part is read once, repeats stay together (tests/test_corpus.py), and a tagger taught
+nonsense knows nothing."""
 import json
 import random
 import re
@@ -15,7 +16,11 @@ from bert_ner.synthetic import generate_corpus
 
 
 def code_cells(notebook: str) -> list[str]:
-    return ["".join(c["source"]) for c in json.loads((ROOT/"nbs"/notebook).read_text())["cells"] if c["cell_type"] == "code"]
+    return [
+        "".join(c["source"])
+        for c in json.loads((ROOT / "nbs" / notebook).read_text())["cells"]
+        if c["cell_type"] == "code"
+    ]
 
 
 @pytest.mark.parametrize("notebook", ["02_baseline.ipynb", "03_bert.ipynb"])
@@ -27,7 +32,7 @@ def test_the_test_part_is_read_by_one_cell_only(notebook):
     assert other == []                                                       # nor by going through all parts
 
 
-@pytest.mark.parametrize("module", ["baseline", "bert", "pieces", "infer"])
+@pytest.mark.parametrize("module", ["baseline", "bert", "windows", "engines", "tagger"])
 def test_the_library_never_names_the_test_part(module):
     source = (ROOT/"bert_ner"/f"{module}.py").read_text()
     assert source and not re.search(r"""["']test["']""", source)
@@ -37,7 +42,9 @@ def trained_f1(ds, folder) -> float:
     "Strict micro F1 on the validation part of a small baseline trained on `ds`."
     train_bilstm(ds, folder, 4, 4, 1e-2, 512, 50, 32, .2, 0.)
     words, gold = words_and_tags(ds["validation"])
-    return entity_scores(gold, [t.tags for t in Tagger(BiLSTMEngine.load(folder), *load_tokenizer_config(folder)).tag_tokenized(words)])["micro"]["f1"]
+    return entity_scores(
+        gold, [t.tags for t in Tagger(BiLSTMEngine.load(folder), *load_tokenizer_config(folder)).tag_tokenized(words)]
+    )["micro"]["f1"]
 
 
 def test_shuffled_labels_collapse(tmp_path):

@@ -21,9 +21,16 @@ def found(mini_tagger_folder): return Tagger.from_pretrained(mini_tagger_folder,
 
 
 def test_importing_costs_next_to_nothing():
-    code = ("import sys; import bert_ner; a = {'numpy', 'tokenizers'} & set(sys.modules); from bert_ner import Tagger, Entity, TritonTagger;"
-            "print(sorted(a), sorted({'torch', 'transformers', 'fastcore', 'pandas', 'spacy', 'onnxruntime', 'datasets'} & set(sys.modules)))")
-    assert subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True).stdout.strip() == "[] []"
+    code = (
+        "import sys; import bert_ner; a = {'numpy', 'tokenizers'} & set(sys.modules); from bert_ner import "
+        "Tagger, Entity, TritonTagger;"
+        "print(sorted(a), sorted({'torch', 'transformers', 'fastcore', 'pandas', 'spacy', 'onnxruntime', "
+        "'datasets'} & set(sys.modules)))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True).stdout.strip()
+        == "[] []"
+    )
 
 
 def test_every_public_name_is_there_and_no_other():
@@ -41,14 +48,18 @@ def test_results_are_lists_that_know_their_text(found, mini_tagger_folder):
     plain = list(found)
     assert type(found) is Entities and type(plain) is list and found == plain and plain == found and found.text == TEXT
     assert [type(e) for e in found] == [Entity] * 5 and len(found[:2]) == 2 and found[:2].text == TEXT
-    for again in (pickle.loads(pickle.dumps(found)), copy.copy(found), copy.deepcopy(found)): assert (type(again), again, again.text) == (Entities, found, TEXT)
+    for again in (pickle.loads(pickle.dumps(found)), copy.copy(found), copy.deepcopy(found)):
+        assert (type(again), again, again.text) == (Entities, found, TEXT)
     assert json.loads(found.to_json()) == [e.to_dict() for e in found]
     tagger = Tagger.from_pretrained(mini_tagger_folder, "onnx")
     assert [(e, e.text) for e in tagger.pipe([TEXT, ""])] == [(found, TEXT), ([], "")]
 
 
 def test_results_show_themselves(found):
-    assert repr(found).splitlines()[2].split() == ["22", "30", "geo", f"{found[2].score:.3f}", "New", "York"] and len(repr(found).splitlines()) == 5
+    assert (
+        repr(found).splitlines()[2].split() == ["22", "30", "geo", f"{found[2].score:.3f}", "New", "York"]
+        and len(repr(found).splitlines()) == 5
+    )
     html = found._repr_html_()
     assert html.count("<mark") == 5 and 'data-label="tim"' in html
     assert repr(Entities([], "x")) == "no entities" and "<mark" not in Entities([], "x")._repr_html_()
@@ -64,13 +75,19 @@ def test_conll_is_what_the_data_stage_reads(found):
 
 def test_a_data_frame_has_a_row_an_entity(found):
     table = found.to_pandas()
-    assert list(table.columns) == ["start", "end", "label", "text", "score"] and len(table) == 5 and (table.text == [e.text for e in found]).all()
+    assert (
+        list(table.columns) == ["start", "end", "label", "text", "score"]
+        and len(table) == 5
+        and (table.text == [e.text for e in found]).all()
+    )
 
 
 def test_a_data_frame_without_rows_has_the_types_of_a_full_one(found):
     full, empty = found.to_pandas(), Entities([], "x").to_pandas()
     assert list(empty.dtypes) == list(full.dtypes) and len(empty) == 0
-    assert (full.start.dtype, full.score.dtype) == ("int64", "float64") and list(Entities(found[:1], TEXT).to_pandas().dtypes) == list(full.dtypes)
+    assert (full.start.dtype, full.score.dtype) == ("int64", "float64") and list(
+        Entities(found[:1], TEXT).to_pandas().dtypes
+    ) == list(full.dtypes)
 
 
 def test_spacy_is_asked_for_where_it_is_not_installed(found, monkeypatch):
@@ -78,7 +95,14 @@ def test_spacy_is_asked_for_where_it_is_not_installed(found, monkeypatch):
     with pytest.raises(BertNerError, match="pip install spacy"): found.to_spacy()
 
 
-def every(text, *words): return Entities([Entity(m.start(), m.end(), "geo", m.group(), round(.5 + i / 100, 2)) for i, m in enumerate(re.finditer("|".join(words), text))], text)
+def every(text, *words):
+    return Entities(
+        [
+            Entity(m.start(), m.end(), "geo", m.group(), round(0.5 + i / 100, 2))
+            for i, m in enumerate(re.finditer("|".join(words), text))
+        ],
+        text,
+    )
 
 
 @pytest.mark.spacy
@@ -89,16 +113,22 @@ def every(text, *words): return Entities([Entity(m.start(), m.end(), "geo", m.gr
 def test_spacy_gets_every_entity_and_its_score(entities):
     import spacy
     for doc in (entities.to_spacy(), entities.to_spacy(spacy.blank("xx"))):
-        assert doc.text == entities.text and [(e.start_char, e.end_char, e.label_, e.text) for e in doc.ents] == [(e.start, e.end, e.label, e.text) for e in entities]
+        assert doc.text == entities.text and [(e.start_char, e.end_char, e.label_, e.text) for e in doc.ents] == [
+            (e.start, e.end, e.label, e.text) for e in entities
+        ]
         stored = spacy.tokens.Doc(doc.vocab).from_bytes(doc.to_bytes())
         group = stored.spans["bert_ner"]
-        assert [(s.text, x) for s, x in zip(group, group.attrs["scores"], strict=True)] == [(e.text, e.score) for e in entities]
+        assert [(s.text, x) for s, x in zip(group, group.attrs["scores"], strict=True)] == [
+            (e.text, e.score) for e in entities
+        ]
 
 
 @pytest.mark.spacy
 def test_spacy_refuses_what_it_cannot_hold():
-    with pytest.raises(ValueError, match="overlaps"): Entities([Entity(1, 3, "x", "ar", 1.), Entity(0, 2, "y", "Pa", 1.)], "Paris").to_spacy()
-    with pytest.raises(ValueError, match="another text"): Entities([Entity(0, 5, "geo", "Paris", 1.)], "London").to_spacy()
+    with pytest.raises(ValueError, match="overlaps"):
+        Entities([Entity(1, 3, "x", "ar", 1.), Entity(0, 2, "y", "Pa", 1.)], "Paris").to_spacy()
+    with pytest.raises(ValueError, match="another text"):
+        Entities([Entity(0, 5, "geo", "Paris", 1.)], "London").to_spacy()
 
 
 @pytest.mark.spacy
@@ -107,4 +137,8 @@ def test_spacy_keeps_the_words_that_no_entity_cuts():
     text = """They don't like "Paris",'London' or Oslo."""
     words = [t.text for t in spacy.blank("en")(text)]
     found = [t.text for t in every(text, "Paris", "London", "Oslo").to_spacy()]
-    assert words != found and [w for w in words if w not in found] == ["Paris\",'London"] and [t.text for t in Entities([], text).to_spacy()] == words
+    assert (
+        words != found
+        and [w for w in words if w not in found] == ["Paris\",'London"]
+        and [t.text for t in Entities([], text).to_spacy()] == words
+    )

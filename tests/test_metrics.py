@@ -17,7 +17,14 @@ def no_warnings():
     with warnings.catch_warnings(): warnings.simplefilter("error"); yield
 
 
-def numbers(x): return [n for v in x.values() for n in numbers(v)] if isinstance(x, dict) else [x] if isinstance(x, (int, float)) else []
+def numbers(x):
+    return (
+        [n for v in x.values() for n in numbers(v)]
+        if isinstance(x, dict)
+        else [x]
+        if isinstance(x, (int, float))
+        else []
+    )
 
 
 @pytest.mark.parametrize("gold, pred, micro, types", [
@@ -26,18 +33,27 @@ def numbers(x): return [n for v in x.values() for n in numbers(v)] if isinstance
     ([["B-a-b", "I-a-b"]], [["B-a-b", "I-a-b"]], dict(precision=1., recall=1., f1=1., support=1), {"a-b"})])
 def test_scores_where_there_is_little_or_nothing_to_find(gold, pred, micro, types):
     scores = entity_scores(gold, pred)
-    assert scores["micro"] == micro and set(scores["types"]) == types and not any(math.isnan(x) for x in numbers(scores))
+    assert (
+        scores["micro"] == micro and set(scores["types"]) == types and not any(math.isnan(x) for x in numbers(scores))
+    )
     bootstrap_f1_ci(gold, pred, 20)
 
 
 def test_any_collection_of_tags():
     gold = [["B-geo", "I-geo"], ["O"]]
-    assert entity_scores(gold, gold) == entity_scores((tuple(s) for s in gold), [np.array(s) for s in gold]) == entity_scores(gold, map(iter, gold))
+    assert (
+        entity_scores(gold, gold)
+        == entity_scores((tuple(s) for s in gold), [np.array(s) for s in gold])
+        == entity_scores(gold, map(iter, gold))
+    )
 
 
 @pytest.mark.parametrize("bad", ["geo", "X", "", "B", "B-", "I-", "S-geo", "E-geo", "b-geo", "B_geo", "o", "0", " O", None, 5, float("nan")])
 def test_a_tag_that_is_not_iob2_is_one_sentence(bad):
-    for gold, pred, name in (([["O"], ["O", bad]], [["O"], ["O", "O"]], "gold"), ([["O"], ["O", "O"]], [["O"], ["O", bad]], "pred")):
+    for gold, pred, name in (
+        ([["O"], ["O", bad]], [["O"], ["O", "O"]], "gold"),
+        ([["O"], ["O", "O"]], [["O"], ["O", bad]], "pred"),
+    ):
         with pytest.raises(ValueError, match=f"{name}, sentence 1: .* is no IOB2 tag"): entity_scores(gold, pred)
 
 

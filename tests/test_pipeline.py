@@ -1,4 +1,5 @@
-"What `make repro` leaves behind (run with `pytest -m pipeline`): figures, gates, reports, and a model that finds entities."
+"""What `make repro` leaves behind (run with `pytest -m pipeline`): figures, gates, reports, and a model that finds
+entities."""
 import json
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from bert_ner.data import load_splits, words_and_tags
 from bert_ner.tagger import Tagger, compare_taggers
 
 pytestmark = pytest.mark.pipeline
-STAGES = {name: stage for name, stage in yaml.safe_load((ROOT/"dvc.yaml").read_text())["stages"].items() if name != "code"}    # which has no notebook
+# which has no notebook
+STAGES = {
+    name: stage for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items() if name != "code"
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,11 @@ def metrics(name, stage): return json.loads((ROOT/"metrics"/name/f"{stage}.json"
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_left_its_outputs_and_a_report(name, stage):
-    outs = [o if isinstance(o, str) else next(iter(o)) for key in ("outs", "metrics", "plots") for o in STAGES[stage].get(key, [])]
+    outs = [
+        o if isinstance(o, str) else next(iter(o))
+        for key in ("outs", "metrics", "plots")
+        for o in STAGES[stage].get(key, [])
+    ]
     missing = [o for o in outs if not (ROOT/o.replace("${data.name}", name)).exists()]
     assert len(outs) >= 2 and missing == []
 
@@ -42,8 +50,17 @@ def test_reports_were_executed_without_error_or_warning(name):
 def test_bert_beats_the_baseline_and_both_learned(name):
     baseline, bert = metrics(name, "baseline"), metrics(name, "bert")
     for m in (baseline, bert):
-        assert m["test"]["mode"] == "strict" and set(m["test"]["types"]) == set(GMB_LABELS) and m["parameters"]["seeds"] == [42] and m["best_seed"] == 42
-        assert m["mean_over_seeds"]["test"]["micro_f1"] == m["test"]["micro"]["f1"] and m["corpus_sha256"] and m["hardware"]["cores"]
+        assert (
+            m["test"]["mode"] == "strict"
+            and set(m["test"]["types"]) == set(GMB_LABELS)
+            and m["parameters"]["seeds"] == [42]
+            and m["best_seed"] == 42
+        )
+        assert (
+            m["mean_over_seeds"]["test"]["micro_f1"] == m["test"]["micro"]["f1"]
+            and m["corpus_sha256"]
+            and m["hardware"]["cores"]
+        )
         low, high = m["test"]["micro_f1_ci95"]
         assert low <= m["test"]["micro"]["f1"] <= high
     assert bert["test"]["micro"]["f1"] > baseline["test"]["micro"]["f1"] > .5
@@ -56,8 +73,18 @@ def test_raw_text_costs_little(name):
 
 def test_gates_were_passed(name):
     made, asked = metrics(name, "export"), load_params("export")
-    assert made["onnx"]["gate"]["minimum"] == asked["min_exact_match"] <= made["onnx"]["exact_match"] == made["onnx"]["gate"]["value"]
-    assert made["onnx_int8"]["gate"]["minimum"] == -asked["max_f1_drop"] <= made["onnx_int8"]["gate"]["value"] == pytest.approx(made["onnx_int8"]["f1"] - made["onnx_int8"]["f1_reference"], abs=2e-5)
+    assert (
+        made["onnx"]["gate"]["minimum"]
+        == asked["min_exact_match"]
+        <= made["onnx"]["exact_match"]
+        == made["onnx"]["gate"]["value"]
+    )
+    assert (
+        made["onnx_int8"]["gate"]["minimum"]
+        == -asked["max_f1_drop"]
+        <= made["onnx_int8"]["gate"]["value"]
+        == pytest.approx(made["onnx_int8"]["f1"] - made["onnx_int8"]["f1_reference"], abs=2e-5)
+    )
     triton = metrics(name, "triton")
     assert triton["sentences"] > 0 and triton["identical"] == dict(grpc=triton["sentences"], http=triton["sentences"])
 
@@ -71,13 +98,22 @@ def test_published_files_are_no_pickles(name):
 def test_int8_and_fp32_agree_through_the_public_door(name):
     words, gold = words_and_tags(load_splits(name)["test"].select(range(200)))
     folder = artifact_path("models", "onnx", name)                # by default the sample's own model does not answer
-    report = compare_taggers(Tagger.from_pretrained(folder, "onnx"), Tagger.from_pretrained(folder, "onnx-int8"), words, gold)
-    assert report["sentences"] == 200 and report["exact_match"] >= .9 and report["f1_reference"] > .5 and abs(report["f1"] - report["f1_reference"]) < .03
+    report = compare_taggers(
+        Tagger.from_pretrained(folder, "onnx"), Tagger.from_pretrained(folder, "onnx-int8"), words, gold
+    )
+    assert (
+        report["sentences"] == 200
+        and report["exact_match"] >= 0.9
+        and report["f1_reference"] > 0.5
+        and abs(report["f1"] - report["f1_reference"]) < 0.03
+    )
 
 
 def test_the_shell_finds_entities(name):
     text = "Officials in Paris said on Monday that the French president will visit Japan ."
-    out = subprocess.run([str(Path(sys.executable).parent/"bert-ner"), "infer", text, "--json"], capture_output=True, text=True)
+    out = subprocess.run(
+        [str(Path(sys.executable).parent / "bert-ner"), "infer", text, "--json"], capture_output=True, text=True
+    )
     entities = json.loads(out.stdout)
     assert out.stderr == "" and len(entities) >= 2
     assert all(text[e["start"]:e["end"]] == e["text"] for e in entities)

@@ -27,7 +27,11 @@ def tagger(): return Tagger.from_pretrained()
 
 def test_files_are_the_ones_on_the_card(card):
     folder = pretrained_dir()
-    assert {p.name for p in folder.iterdir()} == {*card["sha256"], "card.json", "README.md"} == {"model.int8.onnx", "tokenizer.json", "tagger.json", "card.json", "README.md"}
+    assert (
+        {p.name for p in folder.iterdir()}
+        == {*card["sha256"], "card.json", "README.md"}
+        == {"model.int8.onnx", "tokenizer.json", "tagger.json", "card.json", "README.md"}
+    )
     assert {n: file_hash(folder/n) for n in card["sha256"]} == card["sha256"]
     assert sum(p.stat().st_size for p in folder.iterdir()) < 26e6
 
@@ -35,16 +39,22 @@ def test_files_are_the_ones_on_the_card(card):
 def test_the_card_a_person_reads_has_the_measured_figures(card):
     text = (pretrained_dir()/"README.md").read_text()
     assert len(card["figures"]) == 3
-    for part, f in card["figures"].items(): assert f"| {part} | {f['sentences']:,} | {f['micro_f1']:.4f} | {f['macro_f1']:.4f} |" in text
+    for part, f in card["figures"].items():
+        assert f"| {part} | {f['sentences']:,} | {f['micro_f1']:.4f} | {f['macro_f1']:.4f} |" in text
 
 
 def reproduces(tagger, card, part, words, gold):
     said = card["figures"][part]
     assert len(words) == said["sentences"]
-    assert abs(entity_scores(gold, [t.tags for t in tagger.tag_tokenized(words)])["micro"]["f1"] - said["micro_f1"]) < .003  # int8 products differ a little between processors
+    # int8 products differ a little between processors
+    assert (
+        abs(entity_scores(gold, [t.tags for t in tagger.tag_tokenized(words)])["micro"]["f1"] - said["micro_f1"])
+        < 0.003
+    )
 
 
-def test_figure_on_the_sample(tagger, card): reproduces(tagger, card, "sample corpus, test part", *words_and_tags(to_dataset(list(generate_corpus()))["test"]))
+def test_figure_on_the_sample(tagger, card):
+    reproduces(tagger, card, "sample corpus, test part", *words_and_tags(to_dataset(list(generate_corpus()))["test"]))
 
 
 @pytest.mark.gmb
@@ -61,6 +71,12 @@ def test_it_finds_entities(tagger):
 
 def test_the_shell_uses_it_where_nothing_was_trained(tmp_path):
     program = Path(sys.executable).parent/"bert-ner"
-    out = subprocess.run([str(program), "infer", TEXT, "--json"], cwd=tmp_path, env={**os.environ, "BERT_NER_ROOT": str(tmp_path)}, capture_output=True, text=True)
+    out = subprocess.run(
+        [str(program), "infer", TEXT, "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "BERT_NER_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
     assert (out.returncode, out.stderr) == (0, "")
     assert "Paris" in [e["text"] for e in json.loads(out.stdout)]

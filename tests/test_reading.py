@@ -38,7 +38,10 @@ def words(sentences): return [w for ws, _ in sentences for w in ws]
     ('"\\""', '"'), ("''", "''"), ("``", "``"), (' "Hi"', "Hi"), ('"""Hi"""', '"Hi"'), ("“", "“"), ("'", "'"), ("\u00a0", "\u00a0"), ("\u200b", "\u200b"), ("None", "None"), ("NA", "NA"), ("null", "null"), ("nan", "nan"),
     ("#", "#"), (" Paris ", "Paris"), ("=1+1", "=1+1"), ("🙂", "🙂"), ("e\u0301", "e\u0301")])
 def test_a_word_of_a_csv_and_the_rows_after_it(read, cell, word):
-    assert read(f"{HEAD}1,{cell},,O\n,Paris,,B-geo\n2,{cell},,O\n,Rome,,B-geo\n") == [([word, "Paris"], ["O", "B-geo"]), ([word, "Rome"], ["O", "B-geo"])]
+    assert read(f"{HEAD}1,{cell},,O\n,Paris,,B-geo\n2,{cell},,O\n,Rome,,B-geo\n") == [
+        ([word, "Paris"], ["O", "B-geo"]),
+        ([word, "Rome"], ["O", "B-geo"]),
+    ]
 
 
 def test_many_open_quotes_swallow_nothing(read):
@@ -83,7 +86,8 @@ def test_a_header_that_lacks_a_column(read, header, missing):
 
 
 def test_a_column_that_is_there_twice(read):
-    with pytest.raises(BertNerError, match="row 1: the column 'Word' is there twice"): read("Sentence #,Word,word,Tag\n1,a,b,O\n")
+    with pytest.raises(BertNerError, match="row 1: the column 'Word' is there twice"):
+        read("Sentence #,Word,word,Tag\n1,a,b,O\n")
 
 
 # CoNLL
@@ -99,12 +103,17 @@ def test_what_people_mean_by_conll(read, text): assert read(text, "a.conll") == 
 
 @pytest.mark.parametrize("line, neighbours", [("# O", "Rome B-geo"), ("#\tO", "Rome\tB-geo"), ("# NN O", "Rome NN B-geo"), ("#MeToo O", "Rome B-geo"), ("# _ _ O", "Rome _ _ B-geo")])
 def test_a_hash_with_the_columns_of_its_neighbours_is_a_word(read, line, neighbours):
-    assert read(f"{line}\n{neighbours}\n\n{neighbours}\n", "a.conll") == [([line.split()[0], "Rome"], ["O", "B-geo"]), (["Rome"], ["B-geo"])]
+    assert read(f"{line}\n{neighbours}\n\n{neighbours}\n", "a.conll") == [
+        ([line.split()[0], "Rome"], ["O", "B-geo"]),
+        (["Rome"], ["B-geo"]),
+    ]
     assert read(f"{neighbours}\n\n{line}\n", "a.conll") == [(["Rome"], ["B-geo"]), ([line.split()[0]], ["O"])]
 
 
 def test_words_that_are_white_space_or_numbers(read):
-    assert read("\u00a0\tO\nRome\tB-geo\n\u3000\tO\n", "a.conll") == [(["\u00a0", "Rome", "\u3000"], ["O", "B-geo", "O"])]
+    assert read("\u00a0\tO\nRome\tB-geo\n\u3000\tO\n", "a.conll") == [
+        (["\u00a0", "Rome", "\u3000"], ["O", "B-geo", "O"])
+    ]
     assert read("\u00a0 O\n", "a.conll") == [(["\u00a0"], ["O"])]
     assert read("1 CD O\n1 CD O\n", "a.conll") == [(["1", "1"], ["O", "O"])]
     assert read("1\tHi" + "\t_" * 7 + "\tO\n", "a.conllu") == [(["Hi"], ["O"])]
@@ -138,16 +147,25 @@ UTF = [(e, mark) for e in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be") f
 @pytest.mark.parametrize("name, text", [("a.csv", HEAD + "1,Zürich,,B-geo\n2,東京,,B-geo\n"), ("a.conll", "Zürich B-geo\n東京 B-geo\n")])
 def test_utf_16_and_32_are_recognised_and_read_when_named(read, file, mark, name, text):
     for said in ("utf-8", "UTF8", "cp1252", "latin-1", "utf-8-sig"):
-        with pytest.raises(BertNerError, match=rf"{file[:6].upper()}\S*, not {'' if said == 'UTF8' else said.replace('latin-1', 'iso8859-1')}.*-S data.encoding={file[:6]}"): read(mark + text, name, file, encoding=said)
-    for said in (file, file[:6], file[:6].upper().replace("-", "_")): assert words(read(mark + text, name, file, encoding=said)) == ["Zürich", "東京"], said
+        with pytest.raises(
+            BertNerError,
+            match=rf"{file[:6].upper()}\S*, not {'' if said == 'UTF8' else said.replace('latin-1', 'iso8859-1')}.*-S data.encoding={file[:6]}",
+        ):
+            read(mark + text, name, file, encoding=said)
+    for said in (file, file[:6], file[:6].upper().replace("-", "_")):
+        assert words(read(mark + text, name, file, encoding=said)) == ["Zürich", "東京"], said
 
 
 def test_another_encoding_than_the_one_named(read):
-    with pytest.raises(BertNerError, match="looks like UTF-16-LE, not utf-16-be"): read("Hi O\n", "a.conll", "utf-16-le", encoding="utf-16-be")
-    with pytest.raises(BertNerError, match="is not utf-16: leave data.encoding out"): read("Hi O\nHo O\n", "a.conll", encoding="utf-16")
+    with pytest.raises(BertNerError, match="looks like UTF-16-LE, not utf-16-be"):
+        read("Hi O\n", "a.conll", "utf-16-le", encoding="utf-16-be")
+    with pytest.raises(BertNerError, match="is not utf-16: leave data.encoding out"):
+        read("Hi O\nHo O\n", "a.conll", encoding="utf-16")
     with pytest.raises(BertNerError, match="is UTF-8, not cp1252"): read("\ufeffHi O\n", "a.conll", encoding="cp1252")
-    with pytest.raises(BertNerError, match="row 3: not utf-8 .byte 0xfc."): read("Hi O\r\nHo O\r\nZürich O\r\n", "a.conll", "cp1252")
-    with pytest.raises(BertNerError, match="row 2: .* is the encoding right"): read("Hi O\nMüller\x92s O\n", "a.conll", "latin-1", encoding="latin-1")
+    with pytest.raises(BertNerError, match="row 3: not utf-8 .byte 0xfc."):
+        read("Hi O\r\nHo O\r\nZürich O\r\n", "a.conll", "cp1252")
+    with pytest.raises(BertNerError, match="row 2: .* is the encoding right"):
+        read("Hi O\nMüller\x92s O\n", "a.conll", "latin-1", encoding="latin-1")
     for none in ("utf-9", "hex", "rot13", "a\0b"):
         with pytest.raises(BertNerError, match="encoding|cannot be read as"): read("Hi O\n", "a.conll", encoding=none)
     assert read("Zürich O\n", "a.conll", "cp1252", encoding=1252) == [(["Zürich"], ["O"])]
@@ -162,16 +180,38 @@ def make_zip(path, **files):
 
 
 def test_a_zip_with_several_corpora_is_asked_about_or_read_by_name(tmp_path):
-    z = make_zip(tmp_path/"c.zip", **{"c/train.conll": "train B-x\n", "c/dev.conll": "dev B-x\n", "c/test.txt": "test B-x\n", "c/README.txt": "no", "__MACOSX/c/._dev.conll": "\0", "c/.hidden.csv": "", "c/image.png": ""})
-    with pytest.raises(BertNerError, match=r"3 files that may be the corpus \(c/train.conll, c/dev.conll, c/test.txt\): say which one is to be read, -S data.member=NAME"): read_corpus(z, tags=None)
-    for member in ("dev.conll", "c/dev.conll", "DEV.conll"): assert load_corpus("c", str(z), member=member)[0] == [(["dev"], ["B-x"])]
-    with pytest.raises(BertNerError, match="holds no file 'no.csv', only c/train.conll"): read_corpus(z, tags=None, member="no.csv")
-    with pytest.raises(BertNerError, match=rf"-S data.path={z} -S data.member=c/dev.conll"): read_corpus(z/"c"/"dev.conll", tags=None)
-    with pytest.raises(BertNerError, match="data.member is 'x', and .* is no zip"): (tmp_path/"a.conll").write_text("a O"); read_corpus(tmp_path/"a.conll", member="x")
+    z = make_zip(
+        tmp_path / "c.zip",
+        **{
+            "c/train.conll": "train B-x\n",
+            "c/dev.conll": "dev B-x\n",
+            "c/test.txt": "test B-x\n",
+            "c/README.txt": "no",
+            "__MACOSX/c/._dev.conll": "\0",
+            "c/.hidden.csv": "",
+            "c/image.png": "",
+        },
+    )
+    with pytest.raises(
+        BertNerError,
+        match=r"3 files that may be the corpus \(c/train.conll, c/dev.conll, c/test.txt\): say which one is to be read, -S data.member=NAME",
+    ):
+        read_corpus(z, tags=None)
+    for member in ("dev.conll", "c/dev.conll", "DEV.conll"):
+        assert load_corpus("c", str(z), member=member)[0] == [(["dev"], ["B-x"])]
+    with pytest.raises(BertNerError, match="holds no file 'no.csv', only c/train.conll"):
+        read_corpus(z, tags=None, member="no.csv")
+    with pytest.raises(BertNerError, match=rf"-S data.path={z} -S data.member=c/dev.conll"):
+        read_corpus(z/"c"/"dev.conll", tags=None)
+    with pytest.raises(BertNerError, match="data.member is 'x', and .* is no zip"):
+        (tmp_path/"a.conll").write_text("a O"); read_corpus(tmp_path/"a.conll", member="x")
 
 
 def test_a_zip_with_one_corpus_needs_no_name(tmp_path):
-    z = make_zip(tmp_path/"c.zip", **{"LICENSE.txt": "no", "readme.txt": "", "__MACOSX/._a.csv": "\0", "a.csv": HEAD + "1,a,,B-x\n"})
+    z = make_zip(
+        tmp_path / "c.zip",
+        **{"LICENSE.txt": "no", "readme.txt": "", "__MACOSX/._a.csv": "\0", "a.csv": HEAD + "1,a,,B-x\n"},
+    )
     assert read_corpus(z, tags=None) == [(["a"], ["B-x"])]
 
 
@@ -185,7 +225,8 @@ def encrypted(path):
 def other_method(path):
     make_zip(path, **{"a.conll": "a O\n" * 99})
     data = bytearray(path.read_bytes())
-    for sign, at in ((b"PK\3\4", 8), (b"PK\1\2", 10)): data[(i := data.index(sign)) + at:i + at + 2] = struct.pack("<H", 99)
+    for sign, at in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        data[(i := data.index(sign)) + at:i + at + 2] = struct.pack("<H", 99)
     path.write_bytes(bytes(data))
 
 
@@ -223,7 +264,22 @@ def test_a_packed_corpus_is_read(tmp_path, end, pack):
 
 
 def test_names_of_corpora():
-    assert likely_corpus_files(["eng.train", "eng.testa", "a.BIO", "b.conllu", "train.txt", "LICENSE.txt", "Readme.csv", "notice.txt", "._a.csv", "__MACOSX\\a.csv", "a.json", "x/"]) == ["eng.train", "eng.testa", "a.BIO", "b.conllu", "train.txt"]
+    assert likely_corpus_files(
+        [
+            "eng.train",
+            "eng.testa",
+            "a.BIO",
+            "b.conllu",
+            "train.txt",
+            "LICENSE.txt",
+            "Readme.csv",
+            "notice.txt",
+            "._a.csv",
+            "__MACOSX\\a.csv",
+            "a.json",
+            "x/",
+        ]
+    ) == ["eng.train", "eng.testa", "a.BIO", "b.conllu", "train.txt"]
 
 
 @pytest.mark.parametrize("files", [["ner.csv", "ner_dataset.csv"], ["ner_dataset.csv", "ner.csv"], ["a/ner.csv", "a/ner_dataset.csv"], ["ner.csv", "__MACOSX/ner_dataset.csv", "ner_dataset.csv"]])
@@ -232,7 +288,10 @@ def test_the_published_archive_of_gmb_is_searched_by_name(tmp_path, monkeypatch,
     known = HEAD + "Sentence: 1,Rome,NNP,B-geo\n"
     monkeypatch.setattr(data, "ROOT", tmp_path/"root")
     monkeypatch.setattr(data, "verify_gmb", lambda file, source: file)
-    make_zip(tmp_path/"archive.zip", **{f: known if f.endswith("ner_dataset.csv") and "MAC" not in f else ",lemma,word,tag\n" for f in files})
+    make_zip(
+        tmp_path / "archive.zip",
+        **{f: known if f.endswith("ner_dataset.csv") and "MAC" not in f else ",lemma,word,tag\n" for f in files},
+    )
     assert ensure_gmb(str(tmp_path/"archive.zip")).read_text() == known
 
 
@@ -258,7 +317,10 @@ def pairs(part): return list(zip(*words_and_tags(part)))
 
 def test_corrections_come_into_training_only(sample, tmp_path):
     sentences, ds = sample
-    train, held = [s for s in sentences if assign_split(s[0]) == "train"], [s for s in sentences if assign_split(s[0]) != "train"]
+    train, held = (
+        [s for s in sentences if assign_split(s[0]) == "train"],
+        [s for s in sentences if assign_split(s[0]) != "train"],
+    )
     new = [([f"Corrected{i}", "said", '"'], ["B-per", "O", "O"]) for i in range(40)]
     wrong = (train[3][0], ["B-art"] * len(train[3][0]))
     (tmp_path/"corrections.csv").write_text(corpus_csv([*new, wrong, *held[:5], new[0]]), encoding="utf-8-sig")
@@ -267,7 +329,9 @@ def test_corrections_come_into_training_only(sample, tmp_path):
     for part in ("validation", "test"): assert pairs(more[part]) == pairs(ds[part])
     assert len(more["train"]) == len(ds["train"]) + 40 and pairs(more["train"])[-40:] == new
     at = pairs(ds["train"]).index(tuple(train[3]))
-    assert pairs(more["train"])[at] == wrong and [p for i, p in enumerate(pairs(more["train"])[:-40]) if i != at] == [p for i, p in enumerate(pairs(ds["train"])) if i != at]
+    assert pairs(more["train"])[at] == wrong and [p for i, p in enumerate(pairs(more["train"])[:-40]) if i != at] == [
+        p for i, p in enumerate(pairs(ds["train"])) if i != at
+    ]
     assert len({i for p in more for i in more[p]["id"]}) == sum(map(len, more.values()))
     assert more["train"].features == ds["train"].features and more["train"]._fingerprint != ds["train"]._fingerprint
 
@@ -277,16 +341,25 @@ def test_a_held_out_sentence_is_left_out_however_it_is_cut(sample, tmp_path):
     held, _ = pairs(ds["test"])[0]
     (tmp_path/"c.conll").write_text("".join(f"{c} O\n" for c in "".join(held)), encoding="utf-8")
     more, counts, _ = add_extra_files(ds, tmp_path/"c.conll", "abc")
-    assert counts["more"] == dict(sentences=0, replaced=0, left_out=1, repeated=0) and pairs(more["train"]) == pairs(ds["train"])
+    assert counts["more"] == dict(sentences=0, replaced=0, left_out=1, repeated=0) and pairs(more["train"]) == pairs(
+        ds["train"]
+    )
 
 
 def test_every_copy_is_corrected_and_the_last_correction_counts(tmp_path):
-    copies = [(["Same", "words"], ["O", "O"])] * 3 if assign_split(["Same", "words"]) == "train" else [(["Same", "words", "x"], ["O"] * 3)] * 3
+    copies = (
+        [(["Same", "words"], ["O", "O"])] * 3
+        if assign_split(["Same", "words"]) == "train"
+        else [(["Same", "words", "x"], ["O"] * 3)] * 3
+    )
     corpus = [*generate_corpus(n=400), *copies]
     first, last = ((copies[0][0], [t, *["O"] * (len(copies[0][0]) - 1)]) for t in ("B-geo", "B-org"))
     (tmp_path/"c.csv").write_text(corpus_csv([first, last]), encoding="utf-8")
     more, counts, _ = add_extra_files(to_dataset(corpus), tmp_path/"c.csv", "")
-    assert assign_split(copies[0][0]) == "train" and [t for w, t in pairs(more["train"]) if w == copies[0][0]] == [last[1]] * 3
+    assert (
+        assign_split(copies[0][0]) == "train"
+        and [t for w, t in pairs(more["train"]) if w == copies[0][0]] == [last[1]] * 3
+    )
     assert counts["more"] == dict(sentences=1, replaced=1, left_out=0, repeated=1)
 
 
@@ -294,9 +367,13 @@ def test_a_folder_of_corrections_and_its_hash(sample, tmp_path):
     _, ds = sample
     d = tmp_path/"d"; d.mkdir()
     with pytest.raises(BertNerError, match="a folder without a CSV or CoNLL file"): add_extra_files(ds, d, "abc")
-    for i in (1, 2): (d/f"corrections ({i}).csv").write_text(corpus_csv([([f"Number{i}"], ["B-per"])]), encoding="utf-8")
+    for i in (1, 2):
+        (d/f"corrections ({i}).csv").write_text(corpus_csv([([f"Number{i}"], ["B-per"])]), encoding="utf-8")
     more, counts, digest = add_extra_files(ds, d, "abc")
-    assert counts["more"]["sentences"] == 2 and add_extra_files(ds, [d/"corrections (1).csv", d/"corrections (2).csv"], "abc")[2] == digest
+    assert (
+        counts["more"]["sentences"] == 2
+        and add_extra_files(ds, [d / "corrections (1).csv", d / "corrections (2).csv"], "abc")[2] == digest
+    )
     (d/"corrections (2).csv").write_text(corpus_csv([(["Number3"], ["B-per"])]), encoding="utf-8")
     assert add_extra_files(ds, d, "abc")[2] != digest
     for nothing in ("", None, []): assert add_extra_files(ds, nothing, "abc") == (ds, {}, "abc")
@@ -316,22 +393,31 @@ def test_a_fault_of_the_corrections_names_file_and_row(sample, tmp_path, text, m
 def composed(*overrides):
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
-    with initialize_config_dir(str(ROOT/"conf"), version_base=None): return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    with initialize_config_dir(str(ROOT/"conf"), version_base=None):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
 
 
 @pytest.mark.parametrize("corpus", ["sample", "gmb", "own"])
 def test_dvc_watches_the_corrections(corpus):
-    "The data stage depends on the file that `data.more` names; without one on a file that is there and no other dependency."
+    """The data stage depends on the file that `data.more` names; without one on a file that is there and no other
+    dependency."""
     deps = yaml.safe_load((ROOT/"dvc.yaml").read_text())["stages"]["data"]["deps"]
-    for path in ("corrections.csv", "../c.csv", "./c.csv", "/tmp/c.csv", "d"): assert composed(f"data={corpus}", f"data.more={path}")["watch_more"] == path
+    for path in ("corrections.csv", "../c.csv", "./c.csv", "/tmp/c.csv", "d"):
+        assert composed(f"data={corpus}", f"data.more={path}")["watch_more"] == path
     values = composed(f"data={corpus}")
     assert values["data"]["more"] == "" and (ROOT/values["watch_more"]).is_file() and (ROOT/values["watch"]).exists()
-    assert {"${watch}", "${watch_more}"} < set(deps) and len({values["watch"], values["watch_more"], *deps}) == len(deps) + 2
+    assert {"${watch}", "${watch_more}"} < set(deps) and len({values["watch"], values["watch_more"], *deps}) == len(
+        deps
+    ) + 2
 
 
 def test_an_own_corpus_without_a_path_says_what_is_missing():
     own = composed("data=own")["data"]
-    with pytest.raises(BertNerError, match="no file is given for the corpus 'own' .data.path is empty.: say which one, -S data=own -S data.name=own -S data.path=FILE"): load_corpus(own["name"], own["path"])
+    with pytest.raises(
+        BertNerError,
+        match="no file is given for the corpus 'own' .data.path is empty.: say which one, -S data=own -S data.name=own -S data.path=FILE",
+    ):
+        load_corpus(own["name"], own["path"])
 
 
 def test_the_data_stage_takes_corrections_and_a_member_from_its_parameters(tmp_path, monkeypatch):
@@ -344,7 +430,25 @@ def test_the_data_stage_takes_corrections_and_a_member_from_its_parameters(tmp_p
     held = next(s for s in corpus if assign_split(s[0]) == "test")
     (tmp_path/"corrections.csv").write_text(corpus_csv([(["Acme", "grew"], ["B-org", "O"]), held]), encoding="utf-8")
     monkeypatch.setenv("BERT_NER_ROOT", str(tmp_path))
-    run_notebook(ROOT/"nbs/01_data.ipynb", tmp_path/"reports/01_data.ipynb", dict(name="mine", path="c.zip", member="train.csv", more="corrections.csv", sentences=0, encoding="utf-8", scheme="iob2", seed=42))
-    ds, made = load_from_disk(str(tmp_path/"data/mine/arrow")), json.loads((tmp_path/"metrics/mine/data.json").read_text())
-    assert made["more"] == dict(sentences=1, replaced=0, left_out=1, repeated=0) and sum(made["sentences"].values()) == 301 == sum(map(len, ds.values()))
+    run_notebook(
+        ROOT / "nbs/01_data.ipynb",
+        tmp_path / "reports/01_data.ipynb",
+        dict(
+            name="mine",
+            path="c.zip",
+            member="train.csv",
+            more="corrections.csv",
+            sentences=0,
+            encoding="utf-8",
+            scheme="iob2",
+            seed=42,
+        ),
+    )
+    ds, made = (
+        load_from_disk(str(tmp_path / "data/mine/arrow")),
+        json.loads((tmp_path / "metrics/mine/data.json").read_text()),
+    )
+    assert made["more"] == dict(sentences=1, replaced=0, left_out=1, repeated=0) and sum(
+        made["sentences"].values()
+    ) == 301 == sum(map(len, ds.values()))
     assert pairs(ds["train"])[-1] == (["Acme", "grew"], ["B-org", "O"]) and build_tag_list(corpus) == GMB_TAGS

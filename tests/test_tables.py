@@ -6,7 +6,12 @@ import pytest
 from bert_ner.demo import tag_with_alternatives
 from bert_ner.tagger import AsyncTagger, Tagger
 
-PEOPLE = [("John Smith", "London", "Barclays"), ("Maria Garcia", "Madrid", "Santander"), ("Kenji Sato", "Tokyo", "Toyota"), ("Anna Keller", "Paris", "Reuters")]
+PEOPLE = [
+    ("John Smith", "London", "Barclays"),
+    ("Maria Garcia", "Madrid", "Santander"),
+    ("Kenji Sato", "Tokyo", "Toyota"),
+    ("Anna Keller", "Paris", "Reuters"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +26,16 @@ def found(tagger, text): return [(e.text, e.label) for e in tagger.tag(text)]
 def test_no_entity_leaves_its_cell(tagger, gap, end):
     text = end.join(gap.join(row) for row in PEOPLE) + end
     entities = tagger.tag(text)
-    assert all(text[e.start:e.end] == e.text for e in entities) and not any("\t" in e.text or "\n" in e.text for e in entities)
+    assert all(text[e.start : e.end] == e.text for e in entities) and not any(
+        "\t" in e.text or "\n" in e.text for e in entities
+    )
     got = [(e.text, e.label) for e in entities]
     for name, city, firm in PEOPLE: assert (name, "per") in got and (city, "geo") in got and firm in dict(got)
-    assert tagger.tag_batch([text, "Paris"])[0] == entities and list(tagger.pipe([text]))[0] == entities and asyncio.run(AsyncTagger(tagger).tag(text)) == entities
+    assert (
+        tagger.tag_batch([text, "Paris"])[0] == entities
+        and list(tagger.pipe([text]))[0] == entities
+        and asyncio.run(AsyncTagger(tagger).tag(text)) == entities
+    )
     assert tag_with_alternatives(tagger, text)[0] == entities                     # the page's way
 
 

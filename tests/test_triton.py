@@ -22,7 +22,15 @@ from bert_ner.triton.environment import find_free_ports
 from processes import group, named, processes
 
 APIS = dict(grpc=grpc, http=http)
-TEXTS = ["Mr. Bush met Paris in New York on Monday.", "", " \r\n", "🎉 Paris\0! Cafe\u0301 in\r\nNew York", "x" * 10_000, "in Paris " * 400, "東京 Paris"]
+TEXTS = [
+    "Mr. Bush met Paris in New York on Monday.",
+    "",
+    " \r\n",
+    "🎉 Paris\0! Cafe\u0301 in\r\nNew York",
+    "x" * 10_000,
+    "in Paris " * 400,
+    "東京 Paris",
+]
 
 
 def gone(leader, seconds=30):
@@ -33,7 +41,8 @@ def gone(leader, seconds=30):
 
 
 @pytest.fixture(scope="module")
-def repository(mini_tagger_folder, tmp_path_factory): return build_repository(tmp_path_factory.mktemp("triton")/"models", model=mini_tagger_folder)
+def repository(mini_tagger_folder, tmp_path_factory):
+    return build_repository(tmp_path_factory.mktemp("triton")/"models", model=mini_tagger_folder)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +93,14 @@ def test_many_texts_keep_their_order(client, mini_tagger_folder):
     assert client.tag_batch(texts) == Tagger.from_pretrained(mini_tagger_folder).tag_batch(texts)
 
 
-ITERABLES = {"a generator": iter, "map": lambda texts: map(str, texts), "a tuple": tuple, "numpy": lambda texts: np.array(texts, dtype=object),
-             "a Series with another index": lambda texts: pd.Series(texts, index=range(len(texts), 0, -1)), "keys of a dict": dict.fromkeys}
+ITERABLES = {
+    "a generator": iter,
+    "map": lambda texts: map(str, texts),
+    "a tuple": tuple,
+    "numpy": lambda texts: np.array(texts, dtype=object),
+    "a Series with another index": lambda texts: pd.Series(texts, index=range(len(texts), 0, -1)),
+    "keys of a dict": dict.fromkeys,
+}
 
 @pytest.mark.parametrize("kind", ITERABLES)
 def test_any_iterable_in_its_order(client, server, mini_tagger_folder, kind):
@@ -93,22 +108,28 @@ def test_any_iterable_in_its_order(client, server, mini_tagger_folder, kind):
     want = Tagger.from_pretrained(mini_tagger_folder).tag_batch(texts)
     assert client.tag_batch(ITERABLES[kind](texts)) == want
     async def ask():
-        async with AsyncTritonTagger(server.urls["grpc"]) as other: return await other.tag_batch(ITERABLES[kind](texts))
+        async with AsyncTritonTagger(server.urls["grpc"]) as other:
+            return await other.tag_batch(ITERABLES[kind](texts))
     assert asyncio.run(ask()) == want
 
 
 def test_lines_of_an_open_file(client, tmp_path):
     (tmp_path/"in.txt").write_text("in Paris\nMr. Bush\n")
-    with open(tmp_path/"in.txt") as file: assert [[e.text for e in found] for found in client.tag_batch(file)] == [["Paris"], ["Mr. Bush"]]
+    with open(tmp_path/"in.txt") as file:
+        assert [[e.text for e in found] for found in client.tag_batch(file)] == [["Paris"], ["Mr. Bush"]]
 
 
 @pytest.mark.parametrize("wrong,said", [("Paris", "one string was given"), (b"Paris", "one string was given"), (["ok", None], "text 1 is NoneType"), (["ok", b"Paris"], "text 1 is bytes"),
                                         (iter(["ok", "\ud83d Paris"]), "text 1 has half a character .a lone surrogate. at 0"), (5, "int is no collection"), (["x" * (MAX_CHARS + 1)], "text 0 has 1,000,001 characters")])
 def test_what_is_no_text_is_refused_before_anything_is_sent(wrong, said):
-    with pytest.raises(BertNerError, match=said), TritonTagger("127.0.0.1:9", retries=0) as client: client.tag_batch(wrong)       # nobody is there
+    # nobody is there
+    with pytest.raises(BertNerError, match=said), TritonTagger("127.0.0.1:9", retries=0) as client:
+        client.tag_batch(wrong)
     async def ask():
-        async with AsyncTritonTagger("127.0.0.1:9", retries=0) as client: await client.tag_batch(["ok", "\ud83d"] if not isinstance(wrong, (str, bytes, int)) else wrong)
-    with pytest.raises(BertNerError, match="one string was given|half a character|int is no collection"): asyncio.run(ask())
+        async with AsyncTritonTagger("127.0.0.1:9", retries=0) as client:
+            await client.tag_batch(["ok", "\ud83d"] if not isinstance(wrong, (str, bytes, int)) else wrong)
+    with pytest.raises(BertNerError, match="one string was given|half a character|int is no collection"):
+        asyncio.run(ask())
 
 
 # a request that is wrong gets a sentence, and the server goes on
@@ -121,10 +142,22 @@ BAD = {
     "no text": (dict(value=column()), "TEXT.*(got 0|no text)|(got 0|no text).*TEXT"),
     "too many": (dict(value=column(*[b"Paris"] * (MAX_TEXTS + 1))), f"batch-size must be <= {MAX_TEXTS}"),
     "not UTF-8": (dict(value=column(b"Paris", b"caf\xe9")), r"TEXT\[1\] is not UTF-8"),
-    "half a character": (dict(value=column(b"Paris", "\ud83d".encode("utf-8", "surrogatepass"))), r"TEXT\[1\] is not UTF-8: byte 0xed at 0"),
-    "too long together": (dict(value=column(*[b"x" * 300_000] * 4)), "1,200,000 characters together: send at most 1,000,000"),
-    "too long": (dict(value=column(b"x" * (MAX_CHARS + 1))), r"TEXT\[0\] has 1,000,001 characters: send at most 1,000,000"),
-    "threshold": (dict(value=column(b"Paris"), parameters=dict(threshold=7)), "threshold is .*7.*: send a number from 0 to 1"),
+    "half a character": (
+        dict(value=column(b"Paris", "\ud83d".encode("utf-8", "surrogatepass"))),
+        r"TEXT\[1\] is not UTF-8: byte 0xed at 0",
+    ),
+    "too long together": (
+        dict(value=column(*[b"x" * 300_000] * 4)),
+        "1,200,000 characters together: send at most 1,000,000",
+    ),
+    "too long": (
+        dict(value=column(b"x" * (MAX_CHARS + 1))),
+        r"TEXT\[0\] has 1,000,001 characters: send at most 1,000,000",
+    ),
+    "threshold": (
+        dict(value=column(b"Paris"), parameters=dict(threshold=7)),
+        "threshold is .*7.*: send a number from 0 to 1",
+    ),
     "labels": (dict(value=column(b"Paris"), parameters=dict(labels="geo,dog")), "labels names 'dog'"),
     "no such model": (dict(value=column(b"Paris"), model="nobody"), "unknown model"),
 }
@@ -140,9 +173,21 @@ def test_bad_request(server, protocol, fault):
 
 @pytest.mark.parametrize("protocol", APIS)
 def test_a_request_may_ask_for_less(server, protocol):
-    def found(**parameters): return [e["text"] for e in json.loads(send(server, protocol, column(b"Mr. Bush met Paris on Monday"), parameters=parameters).as_numpy("ENTITIES")[0, 0])]
+    def found(**parameters):
+        return [
+            e["text"]
+            for e in json.loads(
+                send(server, protocol, column(b"Mr. Bush met Paris on Monday"), parameters=parameters).as_numpy(
+                    "ENTITIES"
+                )[0, 0]
+            )
+        ]
     assert found() == ["Mr. Bush", "Paris", "Monday"]
-    assert found(labels="per, tim") == ["Mr. Bush", "Monday"] and found(threshold=1) == [] and found(threshold=.5, labels="geo") == ["Paris"]
+    assert (
+        found(labels="per, tim") == ["Mr. Bush", "Monday"]
+        and found(threshold=1) == []
+        and found(threshold=0.5, labels="geo") == ["Paris"]
+    )
 
 
 def test_one_bad_request_among_many(server, mini_tagger_folder):
@@ -164,12 +209,17 @@ def test_one_bad_request_among_many(server, mini_tagger_folder):
 # a long text and short ones
 
 def test_a_book_holds_nobody_up(server, mini_tagger_folder):
-    "50 short requests that come after a text of a million characters and a shorter long one are answered before these; nobody is refused, the entities are the local ones."
+    """50 short requests that come after a text of a million characters and a shorter long one are answered before
+    these; nobody is refused, the entities are the local ones."""
     tagger, link = Tagger.from_pretrained(mini_tagger_folder), grpc.InferenceServerClient(server.urls["grpc"])
-    books = {"book": ("Mr. Bush met Paris in New York " * 40_000)[:MAX_CHARS], "report": "Mr. Bush met Paris in New York " * 4_000}
+    books = {
+        "book": ("Mr. Bush met Paris in New York " * 40_000)[:MAX_CHARS],
+        "report": "Mr. Bush met Paris in New York " * 4_000,
+    }
     short = {f"short {n}": f"{n} in Paris" for n in range(50)}
     answers, done = {}, threading.Semaphore(0)
-    def keep(name, result, error): answers[name] = error or result.as_numpy("ENTITIES"); done.release()       # in the order of coming
+    # in the order of coming
+    def keep(name, result, error): answers[name] = error or result.as_numpy("ENTITIES"); done.release()
     def send_off(texts):
         for name, text in texts.items():
             given = grpc.InferInput("TEXT", [1, 1], "BYTES"); given.set_data_from_numpy(column(text.encode()))
@@ -192,7 +242,8 @@ def test_a_long_text_by_the_client(client, mini_tagger_folder):
 
 @pytest.mark.parametrize("protocol", APIS)
 def test_two_models_find_the_same(two_models, mini_tagger_folder, protocol):
-    with TritonTagger(two_models.urls[protocol], protocol) as client: assert client.tag_batch(TEXTS) == Tagger.from_pretrained(mini_tagger_folder).tag_batch(TEXTS)
+    with TritonTagger(two_models.urls[protocol], protocol) as client:
+        assert client.tag_batch(TEXTS) == Tagger.from_pretrained(mini_tagger_folder).tag_batch(TEXTS)
 
 
 def ask_encoder(server, **arrays):
@@ -223,14 +274,31 @@ def raw(server, body, headers=None):
     finally: link.close()
 
 
-def as_json(**more): return json.dumps({"inputs": [{**dict(name="TEXT", datatype="BYTES", shape=[1, 1], data=["in Paris"]), **more}]}).encode()
+def as_json(**more):
+    return json.dumps(
+        {"inputs": [{**dict(name="TEXT", datatype="BYTES", shape=[1, 1], data=["in Paris"]), **more}]}
+    ).encode()
 
-# A body that its JSON parser does not take is a 500 in Triton, before any model sees it (tritonserver 2.51, its HTTP front end): nothing of ours decides it. What the parser takes and the model does not is a 400.
-BODIES = [(b"{}", 500, "Unable to parse 'inputs'"), (b"{", 500, "failed to parse the request JSON buffer"), (b"\xff" * 100, 500, "failed to parse the request JSON buffer"), (b"null", 500, "Unable to parse 'inputs'"),
-    (b"[" * 100_000, 500, "failed to parse the request JSON buffer"), (b'{"inputs": 3}', 500, "Unable to parse 'inputs'"), (as_json(data=None), 500, "Unable to parse 'data'"),
-    (as_json(data=[1]), 500, "Unable to parse JSON bytes array"), (as_json(shape=[-1, 1]), 500, "Unable to parse 'shape'"), (as_json(data=["\ud83d"]), 500, "failed to parse the request JSON buffer"),
-    (b'{"inputs": []}', 400, "expected 1 inputs but got 0"), (as_json(shape=[2, 1]), 400, "expected 2 string elements"), (as_json(data=["a", "b"]), 400, "unexpected number of string elements 2"),
-    (as_json(datatype="BLOB"), 400, "invalid datatype for input TEXT"), (as_json(name="TXT"), 400, "TXT"), (as_json().replace(b"Paris", b"caf\xe9"), 400, "TEXT[0] is not UTF-8: byte 0xe9 at 6")]
+# A body that its JSON parser does not take is a 500 in Triton, before any model sees it (tritonserver 2.51, its HTTP
+# front end): nothing of ours decides it. What the parser takes and the model does not is a 400.
+BODIES = [
+    (b"{}", 500, "Unable to parse 'inputs'"),
+    (b"{", 500, "failed to parse the request JSON buffer"),
+    (b"\xff" * 100, 500, "failed to parse the request JSON buffer"),
+    (b"null", 500, "Unable to parse 'inputs'"),
+    (b"[" * 100_000, 500, "failed to parse the request JSON buffer"),
+    (b'{"inputs": 3}', 500, "Unable to parse 'inputs'"),
+    (as_json(data=None), 500, "Unable to parse 'data'"),
+    (as_json(data=[1]), 500, "Unable to parse JSON bytes array"),
+    (as_json(shape=[-1, 1]), 500, "Unable to parse 'shape'"),
+    (as_json(data=["\ud83d"]), 500, "failed to parse the request JSON buffer"),
+    (b'{"inputs": []}', 400, "expected 1 inputs but got 0"),
+    (as_json(shape=[2, 1]), 400, "expected 2 string elements"),
+    (as_json(data=["a", "b"]), 400, "unexpected number of string elements 2"),
+    (as_json(datatype="BLOB"), 400, "invalid datatype for input TEXT"),
+    (as_json(name="TXT"), 400, "TXT"),
+    (as_json().replace(b"Paris", b"caf\xe9"), 400, "TEXT[0] is not UTF-8: byte 0xe9 at 6"),
+]
 
 @pytest.mark.parametrize("body,status,said", BODIES, ids=range(len(BODIES)))
 def test_bad_json(server, body, status, said):
@@ -242,7 +310,11 @@ def test_bad_json(server, body, status, said):
 def test_plain_json_is_enough(server):
     host, port = server.urls["http"].split(":")
     link = plain.HTTPConnection(host, int(port), timeout=20)
-    link.request("POST", "/v2/models/bert_ner/infer", json.dumps({"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": ["in Paris"]}]}))
+    link.request(
+        "POST",
+        "/v2/models/bert_ner/infer",
+        json.dumps({"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": ["in Paris"]}]}),
+    )
     answer = json.load(link.getresponse())
     link.close()
     assert json.loads(answer["outputs"][0]["data"][0])[0]["text"] == "Paris"
@@ -254,7 +326,9 @@ def test_a_text_alone_is_a_request_too(server, mini_tagger_folder):
         link = plain.HTTPConnection(*server.urls["http"].split(":"), timeout=20)
         link.request("POST", "/v2/models/bert_ner/infer", text.encode(), {"Inference-Header-Content-Length": "0"})
         answer = link.getresponse().read(); link.close()
-        assert json.loads(answer[answer.index(b"}]}") + 7:]) == [e.to_dict() for e in Tagger.from_pretrained(mini_tagger_folder).tag(text)]
+        assert json.loads(answer[answer.index(b"}]}") + 7 :]) == [
+            e.to_dict() for e in Tagger.from_pretrained(mini_tagger_folder).tag(text)
+        ]
 
 
 # the client, when the server is not there
@@ -263,7 +337,8 @@ def test_a_text_alone_is_a_request_too(server, mini_tagger_folder):
 def test_nobody_answers(protocol):
     with TritonTagger(f"127.0.0.1:{find_free_ports([0])[0]}", protocol, timeout=5) as client:
         start = time.monotonic()
-        with pytest.raises(BertNerError, match="no Triton server answers at 127.0.0.1:.*bert-ner serve"): client.tag("Paris")
+        with pytest.raises(BertNerError, match="no Triton server answers at 127.0.0.1:.*bert-ner serve"):
+            client.tag("Paris")
         assert time.monotonic() - start < 8
 
 
@@ -271,9 +346,12 @@ def test_nobody_answers(protocol):
 def test_a_server_that_comes_up_late_is_waited_for(repository, tmp_path, protocol):
     ports = find_free_ports([0, 0, 0])
     late = []
-    starter = threading.Timer(.5, lambda: late.append(TritonServer(repository, tuple(ports), log=tmp_path/"log", timeout=120)))
+    starter = threading.Timer(
+        0.5, lambda: late.append(TritonServer(repository, tuple(ports), log=tmp_path / "log", timeout=120))
+    )
     starter.start()
-    with TritonTagger(f"127.0.0.1:{ports[protocol == 'grpc']}", protocol, retries=7) as client: assert client.tag("in Paris")[0].text == "Paris"
+    with TritonTagger(f"127.0.0.1:{ports[protocol == 'grpc']}", protocol, retries=7) as client:
+        assert client.tag("in Paris")[0].text == "Paris"
     starter.join(); late[0].stop()
 
 
@@ -286,7 +364,8 @@ def test_async_clients(server, mini_tagger_folder):
     alone, together = asyncio.run(crowd())
     assert alone == together == tagger.tag_batch(texts)
     async def nobody():
-        async with AsyncTritonTagger(f"127.0.0.1:{find_free_ports([0])[0]}", retries=0) as client: await client.tag("Paris")
+        async with AsyncTritonTagger(f"127.0.0.1:{find_free_ports([0])[0]}", retries=0) as client:
+            await client.tag("Paris")
     with pytest.raises(BertNerError, match="no Triton server answers"): asyncio.run(nobody())
 
 
@@ -305,18 +384,30 @@ def test_options_that_tritonclient_does_not_take(options, said):
 
 def test_parameters_of_a_client(server):
     for protocol in APIS:
-        with TritonTagger(server.urls[protocol], protocol, labels=["per"], threshold=.1) as client: assert [e.label for e in client.tag("Mr. Bush in Paris")] == ["per"]
+        with TritonTagger(server.urls[protocol], protocol, labels=["per"], threshold=.1) as client:
+            assert [e.label for e in client.tag("Mr. Bush in Paris")] == ["per"]
     text = "Mr. Bush in Paris on Monday"
-    for labels, want in (("per", ["per"]), ("per, tim", ["per", "tim"]), (iter(["geo"]), ["geo"]), ({"tim"}, ["tim"]), ("", ["per", "geo", "tim"]), (None, ["per", "geo", "tim"])):
-        with TritonTagger(server.urls["grpc"], labels=labels) as client: assert [e.label for _ in range(2) for e in client.tag(text)] == want * 2
+    for labels, want in (
+        ("per", ["per"]),
+        ("per, tim", ["per", "tim"]),
+        (iter(["geo"]), ["geo"]),
+        ({"tim"}, ["tim"]),
+        ("", ["per", "geo", "tim"]),
+        (None, ["per", "geo", "tim"]),
+    ):
+        with TritonTagger(server.urls["grpc"], labels=labels) as client:
+            assert [e.label for _ in range(2) for e in client.tag(text)] == want * 2
     with TritonTagger(server.urls["grpc"], labels="per,dog") as client:
-        with pytest.raises(BertNerError, match="refused: .*labels names 'dog': there are art, eve"): client.tag("Paris")
+        with pytest.raises(BertNerError, match="refused: .*labels names 'dog': there are art, eve"):
+            client.tag("Paris")
     async def ask(**kw):
-        async with AsyncTritonTagger(server.urls["grpc"], **kw) as client: return [e.label for e in await client.tag(text)]
+        async with AsyncTritonTagger(server.urls["grpc"], **kw) as client:
+            return [e.label for e in await client.tag(text)]
     assert asyncio.run(ask(labels="per")) == ["per"] and asyncio.run(ask(threshold=1)) == []
     for kind in (TritonTagger, AsyncTritonTagger):
         for wrong in (3, -1, float("nan"), "much", None):
-            with pytest.raises(BertNerError, match="give a number from 0 to 1"): kind(server.urls["grpc"], threshold=wrong)
+            with pytest.raises(BertNerError, match="give a number from 0 to 1"):
+                kind(server.urls["grpc"], threshold=wrong)
         for wrong in (7, [7], [""], "per,", b"per"):
             with pytest.raises(BertNerError, match="give a list of labels"): kind(server.urls["grpc"], labels=wrong)
 
@@ -350,7 +441,8 @@ def test_port_taken_while_it_starts(server, repository, tmp_path, monkeypatch):
     port = int(server.urls["grpc"].split(":")[1])
     ours = find_free_ports([0, 0])
     monkeypatch.setattr("bert_ner.triton.server.find_free_ports", lambda wanted: [ours[0], port, ours[1]])
-    with pytest.raises(BertNerError, match="did not start: .*(in use|bind|start)"): TritonServer(repository, log=tmp_path/"log", timeout=120)
+    with pytest.raises(BertNerError, match="did not start: .*(in use|bind|start)"):
+        TritonServer(repository, log=tmp_path/"log", timeout=120)
     assert not named(f"--http-port={ours[0]}") and server.is_alive()
 
 
@@ -360,7 +452,8 @@ def test_port_taken_while_it_starts(server, repository, tmp_path, monkeypatch):
 def test_broken_file(mini_tagger_folder, tmp_path, backend, file, said):
     broken = build_repository(tmp_path/"models", backend, model=mini_tagger_folder)
     with open(broken/file, "ab" if file.endswith(".py") else "wb") as f: f.write(b"# not a model")
-    with pytest.raises(BertNerError, match=f"did not start: {said}") as e: TritonServer(broken, log=tmp_path/"log", timeout=120)
+    with pytest.raises(BertNerError, match=f"did not start: {said}") as e:
+        TritonServer(broken, log=tmp_path/"log", timeout=120)
     assert "\n" not in str(e.value)
     assert not named(str(broken))
 
@@ -393,8 +486,15 @@ def test_a_version_that_is_broken(repository, tmp_path):
     broken = shutil.copytree(repository, tmp_path/"models")
     for text in ("{", "[]", "{}"):
         (broken/"bert_ner"/"1"/"prepared.json").write_text(text)
-        for attempt in (lambda: TritonServer(broken, log=tmp_path/"log"), lambda: build_repository(broken, model=repository/"bert_ner"/"1")):
-            with pytest.raises(BertNerError, match="bert_ner/1 was not written by `bert-ner prepare-triton`, or is broken: move it away"): attempt()
+        for attempt in (
+            lambda: TritonServer(broken, log=tmp_path / "log"),
+            lambda: build_repository(broken, model=repository / "bert_ner" / "1"),
+        ):
+            with pytest.raises(
+                BertNerError,
+                match="bert_ner/1 was not written by `bert-ner prepare-triton`, or is broken: move it away",
+            ):
+                attempt()
 
 
 @pytest.mark.parametrize("log", ["folder", "file/log"])
@@ -405,17 +505,28 @@ def test_a_log_that_cannot_be_written(repository, tmp_path, log):
 
 # what somebody else put there stays
 
-def tree(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+def tree(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
 
 
-FOREIGN = ["bert_ner/7/model.py", "bert_ner/12/1/x", "bert_ner/config.pbtxt", "bert_ner/notes.txt", "bert_ner/bad-3/x", "bert_ner_encoder/1/model.onnx", "bert_ner_encoder/config.pbtxt", "bert_ner"]
+FOREIGN = [
+    "bert_ner/7/model.py",
+    "bert_ner/12/1/x",
+    "bert_ner/config.pbtxt",
+    "bert_ner/notes.txt",
+    "bert_ner/bad-3/x",
+    "bert_ner_encoder/1/model.onnx",
+    "bert_ner_encoder/config.pbtxt",
+    "bert_ner",
+]
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_model_of_somebody_else_is_not_replaced(mini_tagger_folder, tmp_path, name):
     (tmp_path/"models"/name).parent.mkdir(parents=True); (tmp_path/"models"/name).write_text("mine")
     before = tree(tmp_path)
     for fresh in (False, True):
-        with pytest.raises(BertNerError, match=r"models/bert_ner\S* was not written by `bert-ner prepare-triton`"): build_repository(tmp_path/"models", "python", model=mini_tagger_folder, reset=fresh)
+        with pytest.raises(BertNerError, match=r"models/bert_ner\S* was not written by `bert-ner prepare-triton`"):
+            build_repository(tmp_path/"models", "python", model=mini_tagger_folder, reset=fresh)
         assert tree(tmp_path) == before
 
 
@@ -427,24 +538,37 @@ def test_a_file_beside_ours_is_not_lost(mini_tagger_folder, tmp_path, name):
     (folder/name).parent.mkdir(parents=True, exist_ok=True); (folder/name).write_text("mine")
     before = tree(tmp_path)
     for fresh in (False, True):
-        with pytest.raises(BertNerError, match="was not written by"): build_repository(folder, "python", model=mini_tagger_folder, reset=fresh)
+        with pytest.raises(BertNerError, match="was not written by"):
+            build_repository(folder, "python", model=mini_tagger_folder, reset=fresh)
         assert tree(tmp_path) == before
 
 
 def test_other_models_and_edited_configurations_stay(mini_tagger_folder, tmp_path):
     folder = tmp_path/"models"
     build_repository(folder, "python", model=mini_tagger_folder)
-    config = folder/"bert_ner_encoder"/"config.pbtxt"; config.write_text(config.read_text().replace("count: 1", "count: 2"))
+    config = folder/"bert_ner_encoder"/"config.pbtxt"
+    config.write_text(config.read_text().replace("count: 1", "count: 2"))
     mine = ["other/1/model.onnx", "bert_ner_mine/2/x", "bert_ner/bad-2/x", "readme.txt"]
     for name in mine: (folder/name).parent.mkdir(parents=True, exist_ok=True); (folder/name).write_text("mine")
     build_repository(folder, "python", model=mini_tagger_folder)
-    assert rollback(folder) == 1 and {p.name for p in (folder/"bert_ner").iterdir()} == {"config.pbtxt", "1", "bad-2", "bad-2-2"}
+    assert rollback(folder) == 1 and {p.name for p in (folder / "bert_ner").iterdir()} == {
+        "config.pbtxt",
+        "1",
+        "bad-2",
+        "bad-2-2",
+    }
     build_repository(folder, "python", model=mini_tagger_folder); assert rollback(folder) == 1
-    assert {p.name for p in (folder/"bert_ner").iterdir()} == {"config.pbtxt", "1", "bad-2", "bad-2-2"}       # what was set aside before is ours
-    with pytest.raises(BertNerError, match="was not written by"): build_repository(folder, model=mini_tagger_folder)  # another backend: all of bert_ner would go
+    # what was set aside before is ours
+    assert {p.name for p in (folder/"bert_ner").iterdir()} == {"config.pbtxt", "1", "bad-2", "bad-2-2"}
+    # another backend: all of bert_ner would go
+    with pytest.raises(BertNerError, match="was not written by"): build_repository(folder, model=mini_tagger_folder)
     shutil.rmtree(folder/"bert_ner"/"bad-2")
     build_repository(folder, model=mini_tagger_folder)
-    assert list_versions(folder) == [1] and "count: 2" in config.read_text() and all((folder/name).read_text() == "mine" for name in mine if "bad" not in name)
+    assert (
+        list_versions(folder) == [1]
+        and "count: 2" in config.read_text()
+        and all((folder / name).read_text() == "mine" for name in mine if "bad" not in name)
+    )
 
 
 def test_an_empty_name_is_no_repository(mini_tagger_folder, tmp_path):
@@ -457,20 +581,30 @@ def test_an_empty_name_is_no_repository(mini_tagger_folder, tmp_path):
 def test_git_sees_nothing_of_what_is_prepared_served_and_withdrawn(mini_tagger_folder, tmp_path):
     shutil.copy(ROOT/".gitignore", tmp_path); folder = tmp_path/"model_repository"
     build_repository(folder, model=mini_tagger_folder)
-    def git(*args): return subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *args], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    def git(*args):
+        return subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *args],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
     git("init"); git("add", "."); git("commit", "-m", "all")
     assert git("ls-files").split() == [".gitignore", "model_repository/bert_ner/config.pbtxt"]
     build_repository(folder, model=mini_tagger_folder)
     assert git("status", "--short") == ""
     with TritonServer(folder, log=tmp_path/"reports"/"triton.log", timeout=120): assert git("status", "--short") == ""
     rollback(folder)
-    (tmp_path/".model_repository.x1y2"/"bert_ner").mkdir(parents=True); (tmp_path/".model_repository.x1y2"/"bert_ner"/"config.pbtxt").touch()       # of one that was killed
+    # of one that was killed
+    (tmp_path/".model_repository.x1y2"/"bert_ner").mkdir(parents=True)
+    (tmp_path/".model_repository.x1y2"/"bert_ner"/"config.pbtxt").touch()
     assert git("status", "--short") == "" and (folder/"bert_ner"/"bad-2").is_dir()
 
 
 def test_a_log_is_continued(repository, tmp_path):
     (tmp_path/"log").write_text('E1122 "an older fault"\n')
-    with TritonServer(repository, log=tmp_path/"log", timeout=120) as server: assert server.said() and "older fault" not in server.said()
+    with TritonServer(repository, log=tmp_path/"log", timeout=120) as server:
+        assert server.said() and "older fault" not in server.said()
     assert (tmp_path/"log").read_text().startswith('E1122 "an older fault"\n')
 
 
@@ -485,11 +619,15 @@ def test_clean_stop(repository, tmp_path):
     assert not list(Path("/dev/shm").glob(f"{server.memory}*"))
 
 
-SERVE = "import sys; from bert_ner.triton.server import serve; serve(sys.argv[1], (0, 0, 0), log=sys.argv[2], timeout=120)"
+SERVE = (
+    "import sys; from bert_ner.triton.server import serve; serve(sys.argv[1], (0, 0, 0), log=sys.argv[2], timeout=120)"
+)
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_parent_ends(repository, tmp_path, how):
-    parent = subprocess.Popen([sys.executable, "-c", SERVE, repository, tmp_path/"log"], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SERVE, repository, tmp_path / "log"], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert "Triton serves bert_ner" in parent.stdout.readline()
         leader, = (p for p, mother, _, _ in processes() if mother == parent.pid)

@@ -21,7 +21,8 @@ from .readers import *
 from .shards import *
 
 # %% ../../nbs/08c_manifest.ipynb #0036
-MANIFEST, RECORDS_DIR, REJECTED = "_manifest.json", "_shards", "_rejected.csv"   # names that readers of a folder of Parquet pass over
+# names that readers of a folder of Parquet pass over
+MANIFEST, RECORDS_DIR, REJECTED = "_manifest.json", "_shards", "_rejected.csv"
 
 # %% ../../nbs/08c_manifest.ipynb #0057s
 def single_file_format(target):       # (format, codec) of the one file that a target is; None: it is a folder
@@ -38,25 +39,35 @@ def run_dir(target):   # where the manifest of the run is
 
 # %% ../../nbs/08c_manifest.ipynb #0040
 def run_fingerprint(
-    files: list[str],   # addresses
+    files: list[str],  # addresses
     config: AnnotateConfig,
-    folder: Path,       # the tagger's
-    engine: str,        # a key of `ENGINES`
-) -> dict:              # JSON-ready
-    "What makes two runs the same: a file's content, here or in an archive, what the file system knows of one elsewhere (length, time, ETag), the content of the model's files."
+    folder: Path,      # the tagger's
+    engine: str,       # a key of `ENGINES`
+) -> dict:             # JSON-ready
+    """What makes two runs the same: a file's content, here or in an archive, what the file system knows of one
+    elsewhere (length, time, ETag), the content of the model's files."""
     def content(address):
         fs, path = resolve_fs(address)
         near = isinstance(fs, LocalFileSystem) or "::" in address
         with fs_errors(address, "read"): known = _hash_of(address) if near else fs.ukey(path)
         return " ".join([file_format(address)[0], known, *(f"{k}={v}" for k, v in partition_values(address).items())])
-    if not (Path(folder)/"tagger.json").is_file(): raise BertNerError(f"no trained model in {folder}: {training_hint()}")
+    if not (Path(folder)/"tagger.json").is_file():
+        raise BertNerError(f"no trained model in {folder}: {training_hint()}")
     model = [f"{f.name} {file_hash(f)}" for f in sorted(Path(folder).iterdir()) if f.is_file()]
-    return dict(version=__version__, input=[printable(content(f)) for f in files], model=hashlib.sha256("\n".join(model).encode()).hexdigest(), engine=engine, **asdict(config))
+    return dict(
+        version=__version__,
+        input=[printable(content(f)) for f in files],
+        model=hashlib.sha256("\n".join(model).encode()).hexdigest(),
+        engine=engine,
+        **asdict(config),
+    )
 
 # %% ../../nbs/08c_manifest.ipynb #0041
 _NUMBER, _FILES = r"\d{5,}-\d{6,}", rf"{MANIFEST}|{REJECTED}|part-\d{{5,}}-\d{{6,}}\.(parquet|jsonl)"
-RUN_FILES = re.compile(rf"{_FILES}|{RECORDS_DIR}/{_NUMBER}\.json")                                   # what a run writes
-LEFTOVER_FILES = re.compile(rf"\.({_FILES})\.\d+(-\d+)?|{RECORDS_DIR}/\.{_NUMBER}\.json\.\d+(-\d+)?")   # what a killed one leaves
+# what a run writes
+RUN_FILES = re.compile(rf"{_FILES}|{RECORDS_DIR}/{_NUMBER}\.json")
+# what a killed one leaves
+LEFTOVER_FILES = re.compile(rf"\.({_FILES})\.\d+(-\d+)?|{RECORDS_DIR}/\.{_NUMBER}\.json\.\d+(-\d+)?")
 
 def _contents(folder):   # name of a file below it -> (path, bytes)
     fs, path = resolve_fs(folder)
@@ -65,16 +76,22 @@ def _contents(folder):   # name of a file below it -> (path, bytes)
     return {p[len(path.rstrip("/")):].lstrip("/"): (p, i["size"]) for p, i in found.items()}
 
 def _records(folder):    # name of a part -> its record, of all that were written
-    fs, names = resolve_fs(folder)[0], [p for n, (p, _) in _contents(folder).items() if n.startswith(f"{RECORDS_DIR}/") and RUN_FILES.fullmatch(n)]
+    fs, names = (
+        resolve_fs(folder)[0],
+        [p for n, (p, _) in _contents(folder).items() if n.startswith(f"{RECORDS_DIR}/") and RUN_FILES.fullmatch(n)],
+    )
     def read(p):
-        with suppress(ValueError): return json.loads(fs.cat_file(p))    # a machine that lost power may leave half of one
+        # a machine that lost power may leave half of one
+        with suppress(ValueError): return json.loads(fs.cat_file(p))
     with ThreadPoolExecutor(16) as pool: return {r["name"]: r for r in pool.map(read, names) if r}
 
 def completed_shards(
-    folder: str,    # of the run
-    format: str,    # "parquet" or "jsonl"
-) -> dict:          # name of a part -> its record
-    "The records of the parts that are finished: those whose file is there. Raises `BertNerError` where one was changed since."
+    folder: str,  # of the run
+    format: str,  # "parquet" or "jsonl"
+) -> dict:        # name of a part -> its record
+    """The records of the parts that are finished: those whose file is there.
+
+    Raises `BertNerError` where one was changed since."""
     found, out = _contents(folder), {}
     for name, r in _records(folder).items():
         file = f"part-{name}.{format}"
@@ -87,8 +104,8 @@ def completed_shards(
 
 # %% ../../nbs/08c_manifest.ipynb #0042
 def manifest(
-    folder: str,    # of a run
-) -> dict | None:   # run, files, done (totals, None while it is not finished), file (bytes, sha256 of the one file)
+    folder: str,   # of a run
+) -> dict | None:  # run, files, done (totals, None while it is not finished), file (bytes, sha256 of the one file)
     "The manifest of the run in `folder`, None where there is none."
     fs, path = resolve_fs(f"{folder}/{MANIFEST}")
     fs.invalidate_cache()
@@ -122,27 +139,30 @@ def check_shards(
                 raise BertNerError(f"{printable(folder)}/{n} was changed since it was written: move it away first")
 
 def remove_run(
-    folder: str,            # of a run
-    what: str = "all",      # "all", "shards" (not the manifest and the rejected rows), or "leftovers": temporary files of killed processes
+    folder: str,        # of a run
+    what: str = "all",  # "all", "shards" (not the manifest and the rejected rows), or "leftovers": temporary files of killed processes
 ) -> None:
     "Remove what a run has written to `folder`, and nothing else."
     (fs, _), found, kept, known = resolve_fs(folder), _contents(folder), _records(folder), manifest(folder) or {}
     def part(n):            # a killed process may have left a part without its record
         name = n[5:].partition(".")[0]
-        return n.startswith("part-") and (name in kept or not known.get("done") and int(name.split("-")[0]) < len(known.get("files", ())))
+        return n.startswith("part-") and (
+            name in kept or not known.get("done") and int(name.split("-")[0]) < len(known.get("files", ()))
+        )
     gone = [n for n in found if LEFTOVER_FILES.fullmatch(n)]
     if what != "leftovers":
         own = [n for n in found if RUN_FILES.fullmatch(n)]
         gone += [n for n in own if part(n)] + [n for n in own if n.startswith(RECORDS_DIR)]
-        if what == "all": gone += [n for n in (REJECTED, MANIFEST) if n in found]     # the manifest last: until then it is a run
+        # the manifest last: until then it is a run
+        if what == "all": gone += [n for n in (REJECTED, MANIFEST) if n in found]
     with fs_errors(folder, "removed"):
         for n in gone: fs.rm_file(found[n][0])
 
 # %% ../../nbs/08c_manifest.ipynb #0044
 def existing_run(
-    folder: str,        # of the run
-    target: str = "",   # the one file that is written, if so
-) -> dict | None:       # the manifest of the run that is there, None where nothing is
+    folder: str,       # of the run
+    target: str = "",  # the one file that is written, if so
+) -> dict | None:      # the manifest of the run that is there, None where nothing is
     "What stands where a run is to be written. Raises `BertNerError` where it is something else than a run."
     old = manifest(folder)
     if target and path_exists(target):
@@ -151,18 +171,19 @@ def existing_run(
         if not old: raise BertNerError(f"{printable(target)} is there and is no run of annotate: choose another name")
     if not old and path_exists(folder):
         fs, path = resolve_fs(folder)
-        with fs_errors(folder, "read"): others = [] if not fs.isdir(path) else [n for n in _contents(folder) if not LEFTOVER_FILES.fullmatch(n)]
+        with fs_errors(folder, "read"):
+            others = [] if not fs.isdir(path) else [n for n in _contents(folder) if not LEFTOVER_FILES.fullmatch(n)]
         if others or not fs.isdir(path):
             raise BertNerError(f"{printable(folder)} is there and is no run of annotate: choose another name")
     return old
 
 def start_or_resume(
-    folder: str,        # of the run
-    run: dict,          # from `run_fingerprint`
-    files: list[str],   # addresses
-    overwrite: bool,    # remove a run that is there
-    target: str = "",   # the one file that is written, if so
-) -> dict:              # name of a part -> its record, of those that are finished
+    folder: str,       # of the run
+    run: dict,         # from `run_fingerprint`
+    files: list[str],  # addresses
+    overwrite: bool,   # remove a run that is there
+    target: str = "",  # the one file that is written, if so
+) -> dict:             # name of a part -> its record, of those that are finished
     "Begin the run, or find what is there of it. Raises `BertNerError` where there is another one, or something else."
     old, (fs, path), new = existing_run(folder, target), resolve_fs(folder), not path_exists(folder)
     changed = [k for k, v in run.items() if old["run"].get(k) != v] if old and not overwrite else []
@@ -198,13 +219,18 @@ def _unrecorded(folder, old, kind):   # what the one file has to be of a run tha
 # %% ../../nbs/08c_manifest.ipynb #0046
 def _rows_in(address):  # a part's file
     fs, path = resolve_fs(address)
-    with fs.open(path, "rb") as f: return pq.read_metadata(f).num_rows if path.endswith(".parquet") else sum(b.count(b"\n") for b in iter(lambda: f.read(2**20), b""))
+    with fs.open(path, "rb") as f:
+        return (
+            pq.read_metadata(f).num_rows
+            if path.endswith(".parquet")
+            else sum(b.count(b"\n") for b in iter(lambda: f.read(2**20), b""))
+        )
 
 def verify_shards(
-    folder: str,        # of the run
-    run: dict,          # from `run_fingerprint`
-    files: list[str],   # addresses
-) -> dict:              # totals: rows, rejected, parts
+    folder: str,       # of the run
+    run: dict,         # from `run_fingerprint`
+    files: list[str],  # addresses
+) -> dict:             # totals: rows, rejected, parts
     "Check the run, write `_rejected.csv` and the totals. Raises `BertNerError` where a row is missing."
     found, rejected, parts = completed_shards(folder, run["format"]), io.StringIO(), []
     lines = csv.writer(rejected)
@@ -218,7 +244,8 @@ def verify_shards(
                     f"part {number} of {printable(address)} is missing; the same command goes on")
             lines.writerows([printable(address), *x] for x in r["rejected"])
             parts.append(r); number, first, last = number + 1, first + r["rows"], r["last"]
-    with ThreadPoolExecutor(16) as pool: out = [*pool.map(lambda r: _rows_in(f"{folder}/part-{r['name']}.{run['format']}") if r["bytes"] else 0, parts)]
+    with ThreadPoolExecutor(16) as pool:
+        out = [*pool.map(lambda r: _rows_in(f"{folder}/part-{r['name']}.{run['format']}") if r["bytes"] else 0, parts)]
     wrong = [r["name"] for r, n in zip(parts, out) if n + len(r["rejected"]) != r["rows"]]
     if wrong:
         raise BertNerError(f"{printable(folder)}: part-{wrong[0]}.{run['format']} has not the rows that were written: "
@@ -247,16 +274,20 @@ def _whole_file(target):        # to write: nothing is there where the block fai
         with to.transaction, to.open(name, "wb") as f: yield f
 
 def merge_shards(
-    folder: str,          # of a finished run
-    target: str | None,   # file to write; None: only say what it would be
-    format: str,          # "parquet" or "jsonl"
-    codec: str | None = None,   # a value of `CODECS`
-) -> dict:                # bytes and sha256 of the file
-    "Write the parts of `folder` to the one file `target`, one part in memory at a time. Raises `BertNerError` where they have columns of one name and different types."
+    folder: str,               # of a finished run
+    target: str | None,        # file to write; None: only say what it would be
+    format: str,               # "parquet" or "jsonl"
+    codec: str | None = None,  # a value of `CODECS`
+) -> dict:                     # bytes and sha256 of the file
+    """Write the parts of `folder` to the one file `target`, one part in memory at a time.
+
+    Raises `BertNerError` where they have columns of one name and different types."""
     if target and path_exists(target):
         raise BertNerError(f"{printable(target)} was written by something else meanwhile: "
             "move it away, and give the same command again")
-    parts = [f"{folder}/part-{name}.{format}" for name, r in sorted(completed_shards(folder, format).items()) if r["bytes"]]
+    parts = [
+        f"{folder}/part-{name}.{format}" for name, r in sorted(completed_shards(folder, format).items()) if r["bytes"]
+    ]
     with fs_errors(target or folder, "written"), _whole_file(target) if target else nullcontext() as f:
         out = _Counted(f)
         if format == "parquet": _join_tables(parts, out, folder)
@@ -278,7 +309,10 @@ def _join_tables(parts, out, folder):
         schema = merge_schemas(dict(zip(parts, map(pq.read_schema, _opened(parts)))))
         with pq.ParquetWriter(out, schema, compression="zstd") as writer:
             for table in map(pq.read_table, _opened(parts)):
-                columns = [table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type) for f in schema]
+                columns = [
+                    table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type)
+                    for f in schema
+                ]
                 writer.write_table(pa.table(columns, schema=schema))
     except pa.ArrowException as e:
         raise BertNerError(f"the files do not make one table ({e}): the parts are in {printable(folder)}") from e

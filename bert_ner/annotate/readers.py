@@ -37,7 +37,7 @@ def printable(address):        # a name need not be UTF-8
     return str(address).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 def file_format(
-    address: str,  # of a file, e.g. "texts/a.jsonl.gz"
+    address: str,                    # of a file, e.g. "texts/a.jsonl.gz"
 ) -> tuple[str, str | None] | None:  # (a key of `FORMATS`, a value of `CODECS` or None); None where the name does not say
     "What the file `address` holds and how it is packed, by its name."
     ends = split_chained_url(str(address))[1].rsplit("/", 1)[-1].lower().split(".")[1:]
@@ -105,7 +105,9 @@ def _no_link_to_nothing(fs, path):
 def find_files(
     source,  # a file, a folder, a glob, or a list of these
 ) -> tuple:  # (addresses, sorted, each once; names of files and folders that were passed over, sorted, hidden ones last)
-    "The files of `source`. Raises `BertNerError` where there are none, or where a file's name does not say what it holds."
+    """The files of `source`.
+
+    Raises `BertNerError` where there are none, or where a file's name does not say what it holds."""
     found, skipped = set(), set()
     endings = f"{', '.join(f'.{s}' for s in FORMATS)}, packed or not ({', '.join(f'.{c}' for c in CODECS)})"
     for one in normalize_sources(source):
@@ -141,18 +143,24 @@ def _address(source, path):  # of `path` in the file system of `source`
     return "::".join([*before, path if path.startswith(protocol) else protocol + path, *behind])
 
 def describe_skipped(names, text="{}"):
-    return text.format(f"passed over {len(names):,}: {', '.join(map(printable, names[:3]))}" + (", …" if len(names) > 3 else "")) if names else ""
+    return (
+        text.format(
+            f"passed over {len(names):,}: {', '.join(map(printable, names[:3]))}" + (", …" if len(names) > 3 else "")
+        )
+        if names
+        else ""
+    )
 
 def list_inputs(
-    source,        # a file, a folder, a glob, or a list of these
-) -> list[str]:    # addresses, sorted, each once
+    source,      # a file, a folder, a glob, or a list of these
+) -> list[str]:  # addresses, sorted, each once
     "The files of `source`, as `find_files` finds them."
     return find_files(source)[0]
 
 # %% ../../nbs/08a_readers.ipynb #0010c
 def partition_values(
-    address: str,             # of a file
-) -> dict[str, str | None]:   # column -> value
+    address: str,            # of a file
+) -> dict[str, str | None]:  # column -> value
     "What the folders right above a file say of its rows, `year=2024/a.csv`, as Hive and Spark write it, as strings."
     out = {}
     for step in reversed(split_chained_url(address)[1].split("/")[:-1]):
@@ -165,14 +173,14 @@ def partition_values(
 @dataclass(frozen=True)
 class AnnotateConfig:
     "What is read and how it is cut; together with the files it settles every part."
-    text_column: str = "text"         # column of the text
-    output_column: str = "entities"   # new column
-    format: str = "parquet"    # or "jsonl"
-    rows_per_shard: int = 5_000          # a part, at most
-    max_chars: int = 1_000_000     # characters a text, at most
-    max_shard_chars: int = 2**25          # characters a part, at most (and one row)
-    encoding: str = ""         # of text, CSV, TSV and JSONL; empty: by byte order mark, else UTF-8
-    quoted_tsv: bool = False       # whether fields of TSV may stand in quotes, as those of CSV
+    text_column: str = "text"        # column of the text
+    output_column: str = "entities"  # new column
+    format: str = "parquet"          # or "jsonl"
+    rows_per_shard: int = 5_000      # a part, at most
+    max_chars: int = 1_000_000       # characters a text, at most
+    max_shard_chars: int = 2**25     # characters a part, at most (and one row)
+    encoding: str = ""               # of text, CSV, TSV and JSONL; empty: by byte order mark, else UTF-8
+    quoted_tsv: bool = False         # whether fields of TSV may stand in quotes, as those of CSV
 
     @property
     def max_line_bytes(self) -> int: return 16 * self.max_chars + 2**24    # bytes a line, at most
@@ -191,7 +199,8 @@ class AnnotateConfig:
         taken = [n for n in names if fold_name(n) == fold_name(self.output_column)]
         if taken: raise BertNerError(f"there is a column '{taken[0]}' already: choose another name for the entities")
 
-def fold_name(name): return name.strip().casefold()    # names that differ in case or spaces alone are one to Spark, Hive and DuckDB
+# names that differ in case or spaces alone are one to Spark, Hive and DuckDB
+def fold_name(name): return name.strip().casefold()
 
 def abbreviate_names(names): return printable(", ".join(names[:20]) + (", …" if len(names) > 20 else "")) or "none"
 
@@ -199,7 +208,8 @@ def abbreviate_names(names): return printable(", ".join(names[:20]) + (", …" i
 codecs.register_error("bert_ner.rejected", lambda e: ("\udcff", e.end))     # half a character: the row is rejected
 
 class _Utf8(io.RawIOBase):     # the bytes of `f`, which are in `encoding`, as UTF-8
-    def __init__(self, f, encoding): self.f, self.decoder, self.rest = f, codecs.getincrementaldecoder(encoding)("bert_ner.rejected"), b""
+    def __init__(self, f, encoding):
+        self.f, self.decoder, self.rest = f, codecs.getincrementaldecoder(encoding)("bert_ner.rejected"), b""
     def readable(self): return True
     def readinto(self, b):
         more = True
@@ -214,14 +224,22 @@ def as_utf8(
     f: io.BufferedReader,  # at its beginning
     encoding: str = "",    # as `AnnotateConfig.encoding`
 ) -> io.BufferedReader:    # without byte order mark; what is not valid in `encoding` is not valid UTF-8
-    "`f` in UTF-8. Raises `BertNerError` where its head shows another encoding, or an unknown one without a byte order mark."
+    """`f` in UTF-8.
+
+    Raises `BertNerError` where its head shows another encoding, or an unknown one without a byte order mark."""
     head = f.peek(2**16)[:2**16]
     found, marked = detect_encoding(head)
     family, wide = found.removesuffix("-sig")[:6].rstrip("-"), ("utf-16", "utf-32")
     if not encoding and not marked and family in wide:
         raise BertNerError(f"this looks like {family.upper()} without a byte order mark: "
             "name its encoding, or save it as UTF-8")
-    other = (marked or family in wide) and not encoding.startswith(family) or encoding.startswith(wide) and not marked and b"\0" not in head
+    other = (
+        (marked or family in wide)
+        and not encoding.startswith(family)
+        or encoding.startswith(wide)
+        and not marked
+        and b"\0" not in head
+    )
     if encoding and head and other:
         raise BertNerError(f"this looks like {family.upper()}, not {encoding.upper()}: "
             "name its own encoding, or save it as UTF-8")
@@ -235,7 +253,12 @@ def canonical_encoding(name):              # the one name of an encoding; "" sta
     if not name: return ""
     try: info = codecs.lookup(name)
     except (LookupError, ValueError): info = None
-    if not info or not info._is_text_encoding or info.incrementaldecoder is None or info.name in ("idna", "punycode", "undefined"):
+    if (
+        not info
+        or not info._is_text_encoding
+        or info.incrementaldecoder is None
+        or info.name in ("idna", "punycode", "undefined")
+    ):
         raise BertNerError(f"there is no encoding '{printable(name)}': utf-8, utf-16 and cp1252 are usual")
     return info.name.replace("_", "-").removesuffix("-sig")
 
@@ -250,7 +273,11 @@ def _lines(f, limit):  # f: a buffered binary file; limit: bytes; an iterator of
 def _text_rows(f, config, extra):
     for line, cut in _lines(f, config.max_line_bytes):
         value = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
-        yield extra | {config.text_column: value}, value, "line too long" if cut else config.invalid_encoding_message if has_invalid_utf8(value) else ""
+        yield (
+            extra | {config.text_column: value},
+            value,
+            "line too long" if cut else config.invalid_encoding_message if has_invalid_utf8(value) else "",
+        )
 
 def has_invalid_utf8(text):     # whether it has bytes that were not UTF-8, or half a surrogate pair
     try: text.encode()
@@ -269,7 +296,8 @@ def _jsonl_rows(f, config, extra):
         if not why and line.count(b"[") + line.count(b"{") > 200 and _deep(row): why = "nested too deeply"
         if not why and config.text_column not in row: why = f"no '{config.text_column}'"
         if not why and config.output_column in row: why = f"has '{config.output_column}' already"
-        if not why and b"\\ud" in line.lower() and has_invalid_utf8(json.dumps(row, ensure_ascii=False)): why = "not valid UTF-8"
+        if not why and b"\\ud" in line.lower() and has_invalid_utf8(json.dumps(row, ensure_ascii=False)):
+            why = "not valid UTF-8"
         if isinstance(row, dict): row = {**extra, **row}
         yield row, None if why else row[config.text_column], why
 
@@ -292,7 +320,8 @@ class _Records:
     "The records of a CSV file, or the lines of one without quotes: an iterator of (fields, why there are none)."
     def __init__(self, f, config, delimiter, quoted):
         self.f, self.limit, self.delimiter, self.quoted = f, config.max_line_bytes, delimiter, quoted
-        self.waiting, self.held = deque(), []      # lines with a mark where they were cut: to be read again, and those of this record
+        # lines with a mark where they were cut: to be read again, and those of this record
+        self.waiting, self.held = deque(), []
         csv.field_size_limit(max(csv.field_size_limit(), self.limit))
 
     def more(self): return self.waiting or self.f.peek(1)
@@ -306,7 +335,10 @@ class _Records:
     def __iter__(self):
         while self.more():
             if self.quoted: found = csv.reader(self.lines(), delimiter=self.delimiter, strict=True)
-            else: found = (l.rstrip("\n").rstrip("\r").split(self.delimiter) if l.strip("\r\n") else [] for l in self.lines())
+            else:
+                found = (
+                    l.rstrip("\n").rstrip("\r").split(self.delimiter) if l.strip("\r\n") else [] for l in self.lines()
+                )
             while True:
                 self.held.clear()
                 try: values, why = next(found, None), ""
@@ -317,15 +349,20 @@ class _Records:
     def first_line_only(self): self.waiting.extendleft(reversed(self.held[1:]))
 
 def _csv_error(e):
-    known = {"unexpected end": "a quote is never closed", "expected after": "a quote in the middle of a field",
-        "field larger": "a field too long, or a quote never closed", "new-line": "a carriage return in the middle of a line"}
+    known = {
+        "unexpected end": "a quote is never closed",
+        "expected after": "a quote in the middle of a field",
+        "field larger": "a field too long, or a quote never closed",
+        "new-line": "a carriage return in the middle of a line",
+    }
     return f"not CSV: {next((v for k, v in known.items() if k in str(e)), str(e))}"
 
 def _digits(value):    # "x17" -> "a9"; None without a digit
     return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", value)) if re.search(r"\d", value) else None
 
 def _swallowed(lines, values, delimiter):
-    "Whether the lines inside of a record (five at least) look like rows: as many fields, numbers where it has numbers."
+    """Whether the lines inside of a record (five at least) look like rows: as many fields, numbers where it has
+    numbers."""
     inner, kinds = lines[1:-1], {i: _digits(v) for i, v in enumerate(values) if _digits(v) and not re.search(r"\s", v)}
     if len(inner) < 5 or len(values) < 2: return False
     def alike(line):
@@ -339,13 +376,15 @@ def _csv_rows(f, config, delimiter, quoted, extra):  # (names of the columns, No
     each = iter(records)
     head, why = next(each, (None, ""))
     if why: raise BertNerError(f"its header is {why}" if why.startswith("not") else f"its header: {why}")
-    if head is not None and has_invalid_utf8("".join(head)): raise BertNerError(f"its header is {config.invalid_encoding_message}")
+    if head is not None and has_invalid_utf8("".join(head)):
+        raise BertNerError(f"its header is {config.invalid_encoding_message}")
     def rows():
         for values, why in each:
             if not why and not values: why = "empty line"
             if not why and len(values) != len(head): why = f"{len(values)} fields, not {len(head)}"
             lines = [l for l, _ in records.held]
-            if not why and len(lines) > 2 and _swallowed(lines, values, delimiter): why = f"its quote is closed {len(lines) - 1:,} rows later"
+            if not why and len(lines) > 2 and _swallowed(lines, values, delimiter):
+                why = f"its quote is closed {len(lines) - 1:,} rows later"
             if why: records.first_line_only()
             elif has_invalid_utf8("".join(values)): why = config.invalid_encoding_message
             row = None if why else extra | dict(zip(head, values))
@@ -360,7 +399,8 @@ def _readable(t):      # the Arrow type that can be cut and written where `t`, w
 
 def map_nested_type(t, f):     # the nested Arrow type `t` with `f` of the types in it
     if pa.types.is_list(t) or pa.types.is_list_view(t): return pa.list_(t.value_field.with_type(f(t.value_type)))
-    if pa.types.is_large_list(t) or pa.types.is_large_list_view(t): return pa.large_list(t.value_field.with_type(f(t.value_type)))
+    if pa.types.is_large_list(t) or pa.types.is_large_list_view(t):
+        return pa.large_list(t.value_field.with_type(f(t.value_type)))
     if pa.types.is_fixed_size_list(t): return pa.list_(t.value_field.with_type(f(t.value_type)), t.list_size)
     if pa.types.is_struct(t): return pa.struct([t.field(i).with_type(f(t.field(i).type)) for i in range(t.num_fields)])
     if pa.types.is_map(t): return pa.map_(f(t.key_type), f(t.item_type))
@@ -376,10 +416,13 @@ def _parquet_rows(file, config, extra):  # file: a ParquetFile; (schema, an iter
     def rows():
         for batch in file.iter_batches(256):
             arrays = [a if a.type == f.type else a.cast(f.type) for a, f in zip(batch.columns, schema)]
-            batch = pa.RecordBatch.from_arrays(arrays + [pa.array([v] * len(batch), pa.string()) for v in extra.values()], schema=schema)
+            batch = pa.RecordBatch.from_arrays(
+                arrays + [pa.array([v] * len(batch), pa.string()) for v in extra.values()], schema=schema
+            )
             bad = {i for i in range(len(batch)) if broken(batch.slice(i, 1))} if broken(batch) else ()
             values = batch.column(config.text_column)
-            for i in range(len(batch)): yield (batch, i), None if i in bad else values[i].as_py(), "not valid UTF-8" if i in bad else ""
+            for i in range(len(batch)):
+                yield (batch, i), None if i in bad else values[i].as_py(), "not valid UTF-8" if i in bad else ""
     return schema, rows()
 
 def _check_text_type(t):
@@ -389,10 +432,12 @@ def _check_text_type(t):
 # %% ../../nbs/08a_readers.ipynb #0020
 @contextmanager
 def open_reader(
-    address: str,     # of a file
+    address: str,  # of a file
     config: AnnotateConfig,
-):                    # (iterator of (row, text, why it cannot be read or ""), function: rows read -> bytes read, schema; None: of JSONL)
-    "Open the file `address`. Raises `BertNerError` where it is not what its name says, is broken, or has columns that will not do."
+):                 # (iterator of (row, text, why it cannot be read or ""), function: rows read -> bytes read, schema; None: of JSONL)
+    """Open the file `address`.
+
+    Raises `BertNerError` where it is not what its name says, is broken, or has columns that will not do."""
     (suffix, codec), (fs, path), extra = file_format(address), resolve_fs(address), partition_values(address)
     try:
         with fs.open(path, "rb") as raw:
@@ -402,7 +447,8 @@ def open_reader(
                 config.check(names + [k for k in extra if k not in names and k != config.text_column])
                 schema, rows = _parquet_rows(file, config, {k: v for k, v in extra.items() if k not in names})
                 kind = schema.field(config.text_column).type
-                if not _check_text_type(kind): raise BertNerError(f"the column '{config.text_column}' holds {kind}, not text")
+                if not _check_text_type(kind):
+                    raise BertNerError(f"the column '{config.text_column}' holds {kind}, not text")
                 yield rows, lambda rows: fs.size(path) * rows // max(1, file.metadata.num_rows), schema
             else:
                 f = as_utf8(io.BufferedReader(pa.input_stream(raw, compression=codec), 2**18), config.encoding)
@@ -416,8 +462,12 @@ def _delimited(f, config, suffix, extra):   # (names of the columns, None of JSO
     if FORMATS[suffix] == "jsonl":
         AnnotateConfig(config.text_column, config.output_column).check({config.text_column: 0} | extra)
         return None, _jsonl_rows(f, config, extra)
-    if FORMATS[suffix] == "text": names, rows = None, _text_rows(f, config, {k: v for k, v in extra.items() if k != config.text_column})
-    else: names, rows = _csv_rows(f, config, "\t" if suffix == "tsv" else ",", suffix == "csv" or config.quoted_tsv, extra)
+    if FORMATS[suffix] == "text":
+        names, rows = None, _text_rows(f, config, {k: v for k, v in extra.items() if k != config.text_column})
+    else:
+        names, rows = _csv_rows(
+            f, config, "\t" if suffix == "tsv" else ",", suffix == "csv" or config.quoted_tsv, extra
+        )
     names = [config.text_column] if names is None else names
     added = [k for k in extra if k not in names]
     config.check(names + [k for k in added if k != config.text_column])
@@ -425,9 +475,9 @@ def _delimited(f, config, suffix, extra):   # (names of the columns, None of JSO
 
 # %% ../../nbs/08a_readers.ipynb #0023
 def rejection_reason(
-    text,         # of a row
-    limit: int,   # characters
-) -> str:         # one reason, "" where there is none
+    text,        # of a row
+    limit: int,  # characters
+) -> str:        # one reason, "" where there is none
     "Why `text` cannot be tagged."
     if text is None: return "null"
     if not isinstance(text, str): return f"not text but {type(text).__name__}"

@@ -28,10 +28,10 @@ from .manifest import *
 
 # %% ../../nbs/08d_run.ipynb #0036o
 def open_tagger(
-    model,              # a tagger's folder, or its files: name -> bytes
-    engine: str,        # a key of `ENGINES`
-    threads: int = 0,   # of each stream
-    num_streams: int = 1,   # batches at once
+    model,                 # a tagger's folder, or its files: name -> bytes
+    engine: str,           # a key of `ENGINES`
+    threads: int = 0,      # of each stream
+    num_streams: int = 1,  # batches at once
 ) -> Tagger:
     "The tagger of `model`, wherever its files are."
     options = dict(threads=threads, num_streams=num_streams) if engine.startswith(("onnx", "openvino")) else {}
@@ -42,16 +42,25 @@ def open_tagger(
 
 # %% ../../nbs/08d_run.ipynb #0037
 class Annotator:
-    "Opens the tagger once, then tags parts and writes them: a loop calls `write`, Ray makes an actor of it and calls it with a batch of one part."
+    """Opens the tagger once, then tags parts and writes them: a loop calls `write`, Ray makes an actor of it and
+    calls it with a batch of one part."""
     def __init__(self,
-        folder: str,              # of the run
+        folder: str,           # of the run
         config: AnnotateConfig,
-        columns: dict | None,     # for `to_table`
-        model, **options,         # for `open_tagger`; a function gives the files of a model
-    ): self.folder, self.config, self.columns, self.tagger = folder, config, columns, open_tagger(model() if callable(model) else model, **options)
+        columns: dict | None,  # for `to_table`
+        model, **options,      # for `open_tagger`; a function gives the files of a model
+    ):
+        self.folder, self.config, self.columns, self.tagger = (
+            folder,
+            config,
+            columns,
+            open_tagger(model() if callable(model) else model, **options),
+        )
 
     def write(self, part: Shard) -> dict:
-        "Tag `part`, write its file, then its record, which is given back. Raises `BertNerError` where another file is in its place."
+        """Tag `part`, write its file, then its record, which is given back.
+
+        Raises `BertNerError` where another file is in its place."""
         data = serialize_shard(part, [*self.tagger.pipe(part.texts)], self.config, self.columns)
         if data:
             address = f"{self.folder}/part-{part.name}.{self.config.format}"
@@ -65,12 +74,13 @@ class Annotator:
         write_atomic(f"{self.folder}/{RECORDS_DIR}/{part.name}.json", json.dumps(record).encode())
         return record
 
-    def __call__(self, batch: dict) -> dict: return dict(record=[json.dumps(self.write(Shard(**pickle.loads(batch["part"][0]))))])
+    def __call__(self, batch: dict) -> dict:
+        return dict(record=[json.dumps(self.write(Shard(**pickle.loads(batch["part"][0]))))])
 
 # %% ../../nbs/08d_run.ipynb #0050
 def require_ray(
-    address: str | None = None,   # host:port of a Ray cluster, or "auto": RAY_ADDRESS, else the one that runs on this machine; None: Ray here
-    timeout: float = 5.,          # seconds
+    address: str | None = None,  # host:port of a Ray cluster, or "auto": RAY_ADDRESS, else the one that runs on this machine; None: Ray here
+    timeout: float = 5.,         # seconds
 ) -> None:
     "Raises `BertNerError` where Ray is not installed, or nothing answers at `address` as the head of a cluster does."
     if find_spec("ray") is None: raise BertNerError("Ray is not installed: `pip install 'bert-ner[ray]'`")
@@ -78,15 +88,20 @@ def require_ray(
     address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     if address in (None, "auto") or os.environ.get("RAY_USE_TLS") == "1": return
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit(): raise BertNerError(f"'{address}' is no address of a Ray cluster: give host:port, e.g. 10.0.0.1:6379, or auto")
+    if not host or not port.isdigit():
+        raise BertNerError(f"'{address}' is no address of a Ray cluster: give host:port, e.g. 10.0.0.1:6379, or auto")
     with grpc.insecure_channel(address) as channel:
         try: channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=timeout, wait_for_ready=True)
         except grpc.RpcError as e:         # another answer is an answer
-            if e.code().name in ("DEADLINE_EXCEEDED", "UNAVAILABLE"): raise BertNerError(f"no Ray cluster answers at {address}: is that its head, and does it run?") from None
+            if e.code().name in ("DEADLINE_EXCEEDED", "UNAVAILABLE"):
+                raise BertNerError(
+                    f"no Ray cluster answers at {address}: is that its head, and does it run?"
+                ) from None
 
 # %% ../../nbs/08d_run.ipynb #0051
 def _connect(ray, **where):        # Ray's C++ side writes to the process's standard error; what goes wrong is raised as well
-    for name, value in dict(RAY_USAGE_STATS_ENABLED="0", RAY_BACKEND_LOG_LEVEL="fatal").items(): os.environ.setdefault(name, value)
+    for name, value in dict(RAY_USAGE_STATS_ENABLED="0", RAY_BACKEND_LOG_LEVEL="fatal").items():
+        os.environ.setdefault(name, value)
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try: os.dup2(nothing, 2); return ray.init(log_to_driver=False, logging_level="CRITICAL", **where)
     finally: os.dup2(kept, 2); os.close(kept); os.close(nothing)
@@ -100,8 +115,16 @@ def start_ray(
     "Start Ray on this machine alone: on loopback, without dashboard. Raises `BertNerError` where it does not come up."
     for n in range(1, tries + 1):
         _alone(ray, True)
-        try: return _connect(ray, address="local", num_cpus=workers, object_store_memory=2**28 * (workers + 1), include_dashboard=False,
-            _node_ip_address="127.0.0.1", _temp_dir=f"{logs}/{n}")
+        try:
+            return _connect(
+                ray,
+                address="local",
+                num_cpus=workers,
+                object_store_memory=2**28 * (workers + 1),
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=f"{logs}/{n}",
+            )
         except Exception as e:
             stop_ray(ray)
             if n == tries: raise BertNerError(f"Ray does not start on this machine: {str(e).splitlines()[0]}") from e
@@ -117,38 +140,56 @@ def _alone(ray, alone):            # the switch by which Ray itself keeps to loo
 # %% ../../nbs/08d_run.ipynb #0052
 @contextmanager
 def ray_session(
-    address: str | None,   # of a cluster; None: Ray on this machine, until the block ends
-    workers: int,          # actors that have to find room on this machine
-):                         # the module ray
+    address: str | None,  # of a cluster; None: Ray on this machine, until the block ends
+    workers: int,         # actors that have to find room on this machine
+):                        # the module ray
     "Connect to Ray, quietly. Raises `BertNerError` where it is not installed or does not answer."
     require_ray(address)
     import ray
     if ray.is_initialized(): yield ray; return
     with tempfile.TemporaryDirectory(prefix="bert-ner-", ignore_cleanup_errors=True) as logs:
         try: _connect(ray, address=address) if address else start_ray(ray, workers, logs)
-        except (ConnectionError, RuntimeError, ValueError) as e: raise BertNerError(f"no Ray cluster answers at {address}: {str(e).splitlines()[0]}") from e
+        except (ConnectionError, RuntimeError, ValueError) as e:
+            raise BertNerError(f"no Ray cluster answers at {address}: {str(e).splitlines()[0]}") from e
         try: yield ray
         finally: stop_ray(ray)
 
 # %% ../../nbs/08d_run.ipynb #0053
 def annotate_ray(
-    files: list[str],       # addresses
+    files: list[str],           # addresses
     config: AnnotateConfig,
-    done: frozenset[str],   # names of parts that are not wanted
-    job: dict,              # for `Annotator`
-    num_actors: int,           # actors; 0: one a core, or GPU, of the cluster
+    done: frozenset[str],       # names of parts that are not wanted
+    job: dict,                  # for `Annotator`
+    num_actors: int,            # actors; 0: one a core, or GPU, of the cluster
     ray_address: str | None,    # of a cluster; None: this machine
-    gpus_per_actor: float = 0,        # of each actor
-):                          # an iterator of records
-    "Tag all parts of `files` but those that are done, with Ray Data. Raises `BertNerError` where Ray fails; parts that were written stay."
+    gpus_per_actor: float = 0,  # of each actor
+):                              # an iterator of records
+    """Tag all parts of `files` but those that are done, with Ray Data.
+
+    Raises `BertNerError` where Ray fails; parts that were written stay."""
     with ray_session(ray_address, num_actors or available_cpus()) as ray:
         from ray.data import ActorPoolStrategy, TaskPoolStrategy, from_items
-        count = num_actors or max(1, int(ray.cluster_resources().get("GPU" if gpus_per_actor else "CPU", 1) // (gpus_per_actor or 1)))
-        model = partial(ray.get, ray.put({f.name: f.read_bytes() for f in Path(job["model"]).iterdir() if f.is_file()}))
+        count = num_actors or max(
+            1, int(ray.cluster_resources().get("GPU" if gpus_per_actor else "CPU", 1) // (gpus_per_actor or 1))
+        )
+        model = partial(
+            ray.get, ray.put({f.name: f.read_bytes() for f in Path(job["model"]).iterdir() if f.is_file()})
+        )
         with _blocks_of_one_part():
             items = from_items([dict(file=i, address=os.fsencode(a)) for i, a in enumerate(files)])
-            parts = items.flat_map(partial(_cut_for_ray, config=config, done=done), num_cpus=0, compute=TaskPoolStrategy(size=max(1, count // 4)))
-            tagged = parts.map_batches(Annotator, batch_size=1, compute=ActorPoolStrategy(size=count), num_cpus=1, num_gpus=gpus_per_actor, fn_constructor_kwargs=job | dict(model=model))
+            parts = items.flat_map(
+                partial(_cut_for_ray, config=config, done=done),
+                num_cpus=0,
+                compute=TaskPoolStrategy(size=max(1, count // 4)),
+            )
+            tagged = parts.map_batches(
+                Annotator,
+                batch_size=1,
+                compute=ActorPoolStrategy(size=count),
+                num_cpus=1,
+                num_gpus=gpus_per_actor,
+                fn_constructor_kwargs=job | dict(model=model),
+            )
         try:
             for row in tagged.iter_rows(): yield json.loads(row["record"])
         except ray.exceptions.RayError as e: raise _cause(e) from e
@@ -158,27 +199,36 @@ def annotate_ray(
 def _blocks_of_one_part():         # so that actors share even a single file
     from ray.data import DataContext
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    context, ours = DataContext.get_current(), dict(target_max_block_size=1, enable_progress_bars=False, print_on_execution_start=False)
+    context, ours = (
+        DataContext.get_current(),
+        dict(target_max_block_size=1, enable_progress_bars=False, print_on_execution_start=False),
+    )
     before = {k: getattr(context, k) for k in ours}
     for k, v in ours.items(): setattr(context, k, v)
     try: yield
     finally:
         for k, v in before.items(): setattr(context, k, v)
 
-def _cut_for_ray(row, config, done): return ({"part": pickle.dumps(vars(p))} for p in iter_shards(os.fsdecode(row["address"]), row["file"], config, done))
+def _cut_for_ray(row, config, done):
+    return (
+        {"part": pickle.dumps(vars(p))} for p in iter_shards(os.fsdecode(row["address"]), row["file"], config, done)
+    )
 
 def _cause(e):     # the project's own error behind one of Ray's, else one that names it
     seen = e
-    while seen is not None and not isinstance(seen, BertNerError): seen = getattr(seen, "cause", None) or seen.__cause__
-    return seen or BertNerError(f"Ray failed ({type(e).__name__}: {str(e).strip().splitlines()[0]}): the same command goes on")
+    while seen is not None and not isinstance(seen, BertNerError):
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return seen or BertNerError(
+        f"Ray failed ({type(e).__name__}: {str(e).strip().splitlines()[0]}): the same command goes on"
+    )
 
 # %% ../../nbs/08d_run.ipynb #0057
 def annotate_local(
-    files: list[str],       # addresses
+    files: list[str],      # addresses
     config: AnnotateConfig,
-    done: frozenset[str],   # names of parts that are not wanted
-    job: dict,              # for `Annotator`
-):                          # an iterator of records
+    done: frozenset[str],  # names of parts that are not wanted
+    job: dict,             # for `Annotator`
+):                         # an iterator of records
     "Tag all parts of `files` but those that are done, in this process."
     annotator = Annotator(**job)
     for i, address in enumerate(files):
@@ -188,9 +238,16 @@ def annotate_local(
 def _follow(new, files, done, shown):  # the share of the input's bytes, the time left, the rows and their rate
     from tqdm.auto import tqdm
     read, rows, start = {}, 0, time.perf_counter()
-    def further(r): file = r["name"][:5]; before = read.get(file, 0); read[file] = max(before, r["read"]); return read[file] - before
+    def further(r):
+        file = r["name"][:5]
+        before = read.get(file, 0); read[file] = max(before, r["read"]); return read[file] - before
     total = sum(fs.size(path) or 0 for fs, path in map(resolve_fs, files))
-    bar = tqdm(initial=sum(map(further, done)), total=total, disable=not shown, bar_format="{percentage:3.0f}% {bar} {elapsed} gone, {remaining} to go{postfix}")
+    bar = tqdm(
+        initial=sum(map(further, done)),
+        total=total,
+        disable=not shown,
+        bar_format="{percentage:3.0f}% {bar} {elapsed} gone, {remaining} to go{postfix}",
+    )
     with bar:
         for record in new:
             rows += record["rows"]
@@ -201,7 +258,11 @@ def _follow(new, files, done, shown):  # the share of the input's bytes, the tim
 def _target(target):       # as a string. Raises `BertNerError` where it names no place, or a file of a kind that is not written
     target = os.fsdecode(target)
     if not target.strip() or "\0" in target:
-        raise BertNerError("the target is empty: give a folder, or a file that ends in .parquet or .jsonl" if not target.strip() else "the target has a NUL in its name")
+        raise BertNerError(
+            "the target is empty: give a folder, or a file that ends in .parquet or .jsonl"
+            if not target.strip()
+            else "the target has a NUL in its name"
+        )
     if is_url(target) and "::" in target:
         raise BertNerError(f"{printable(target)} is inside of another file: write to a folder or a file of its own")
     name = split_chained_url(target)[1].rsplit("/", 1)[-1]
@@ -217,7 +278,11 @@ def _check_apart(source, files, target, folder):   # the input is not to contain
     (to, path), one = resolve_fs(target), type(resolve_fs(target)[0])
     real, run = _real(to, path), _real(*resolve_fs(folder))
     places = (real, f"{real}/part-00000-000000.parquet", f"{real}/part-00000-000000.jsonl")
-    def refuse(what): raise BertNerError(f"{printable(target)} lies in {printable(what)}: what is written would be read again, so choose a place outside")
+    def refuse(what):
+        raise BertNerError(
+            f"{printable(target)} lies in {printable(what)}: what is written would be read again, so "
+            "choose a place outside"
+        )
     for s in normalize_sources(source):
         fs, inside = resolve_fs(s)
         if type(fs) is not one or is_url(s) and "::" in s: continue
@@ -232,7 +297,8 @@ def _check_apart(source, files, target, folder):   # the input is not to contain
             raise BertNerError(f"{printable(target)} is where {printable(file)} is read: choose another place")
 
 def _check(config, single, target):
-    if config.format not in ("parquet", "jsonl"): raise BertNerError(f"the format is parquet or jsonl, not '{config.format}'")
+    if config.format not in ("parquet", "jsonl"):
+        raise BertNerError(f"the format is parquet or jsonl, not '{config.format}'")
     if single and single[0] != config.format:
         raise BertNerError(f"{printable(target)} is to be {config.format}: "
             f"let its name end in .{config.format}, or give a folder")
@@ -240,31 +306,39 @@ def _check(config, single, target):
         raise BertNerError("a part has at least one row, and a text at least one character")
     check_text(config.output_column, "the name of the new column")
     if not config.output_column.strip(): raise BertNerError("the new column has no name: choose one")
-    if fold_name(config.output_column) in (fold_name(config.text_column), EXTRA_COLUMN): raise BertNerError(f"the new column cannot be called '{config.output_column}': " + (
-        f"{EXTRA_COLUMN} is for what does not fit a column of JSONL" if fold_name(config.output_column) == EXTRA_COLUMN else "the texts are there"))
+    if fold_name(config.output_column) in (fold_name(config.text_column), EXTRA_COLUMN):
+        raise BertNerError(
+            f"the new column cannot be called '{config.output_column}': "
+            + (
+                f"{EXTRA_COLUMN} is for what does not fit a column of JSONL"
+                if fold_name(config.output_column) == EXTRA_COLUMN
+                else "the texts are there"
+            )
+        )
 
 def _check_files(files, config, single):   # the columns of JSONL, for `to_table`; the columns of all files are looked at
     if config.text_column == EXTRA_COLUMN and any(file_format(f)[0] in ("jsonl", "ndjson") for f in files):
         raise BertNerError(f"the texts cannot be in '{EXTRA_COLUMN}': it is for what does not fit a column of JSONL")
     columns = infer_jsonl_schema(files, config)
-    with ThreadPoolExecutor(8) as pool: schemas = dict(zip(files, pool.map(partial(output_schema, config=config, columns=columns), files)))
+    with ThreadPoolExecutor(8) as pool:
+        schemas = dict(zip(files, pool.map(partial(output_schema, config=config, columns=columns), files)))
     if single and config.format == "parquet": merge_schemas(schemas)
     return columns
 
 # %% ../../nbs/08d_run.ipynb #0059
 def annotate(
-    source,                       # a file, a folder, a glob, or a list of these: paths, or addresses of fsspec
-    target: str,                  # folder to write; one file where it ends in .parquet, .jsonl, .jsonl.gz or .jsonl.zst; nothing else may be there
-    format: str = "",             # "parquet" or "jsonl"; by default what the target ends in, else the first file's own, else "parquet"
-    model: Path | None = None,    # a tagger's folder, by default `default_model_dir()`
-    engine: str = "auto",         # a key of `ENGINES`
+    source,                          # a file, a folder, a glob, or a list of these: paths, or addresses of fsspec
+    target: str,                     # folder to write; one file where it ends in .parquet, .jsonl, .jsonl.gz or .jsonl.zst; nothing else may be there
+    format: str = "",                # "parquet" or "jsonl"; by default what the target ends in, else the first file's own, else "parquet"
+    model: Path | None = None,       # a tagger's folder, by default `default_model_dir()`
+    engine: str = "auto",            # a key of `ENGINES`
     num_actors: int | None = None,   # actors of Ray, 0: as many as there is room for; None: no Ray, unless there is an address
-    ray_address: str | None = None,   # host:port of a Ray cluster, or "auto"
-    gpus_per_actor: float = 0,              # of each actor
-    overwrite: bool = False,      # remove the run that is there; what is no run, or was changed since, is never removed
-    progress: bool = True,        # show it
-    **config,                     # text, column, rows, limit, size, encoding, quoted: see `AnnotateConfig`
-) -> dict:                        # rows, rejected, parts; seconds and rate of this call; skipped: names of files that a folder has and that were not read
+    ray_address: str | None = None,  # host:port of a Ray cluster, or "auto"
+    gpus_per_actor: float = 0,       # of each actor
+    overwrite: bool = False,         # remove the run that is there; what is no run, or was changed since, is never removed
+    progress: bool = True,           # show it
+    **config,                        # text, column, rows, limit, size, encoding, quoted: see `AnnotateConfig`
+) -> dict:                           # rows, rejected, parts; seconds and rate of this call; skipped: names of files that a folder has and that were not read
     """Write the rows of `source` with their entities to `target`, going on where an earlier call was killed.
 
     Raises `BertNerError` for a run begun otherwise, for anything else at the target, and, before anything is written, for columns that will not do."""
@@ -274,7 +348,11 @@ def annotate(
     files, skipped = find_files(source)
     single, folder, model = single_file_format(target), run_dir(target), Path(model or default_model_dir()).resolve()
     config["encoding"] = canonical_encoding(config.get("encoding", ""))
-    config = AnnotateConfig(format=format or (single[0] if single else "jsonl" if FORMATS[file_format(files[0])[0]] == "jsonl" else "parquet"), **config)
+    config = AnnotateConfig(
+        format=format
+        or (single[0] if single else "jsonl" if FORMATS[file_format(files[0])[0]] == "jsonl" else "parquet"),
+        **config,
+    )
     file = target if single else ""
     _check(config, single, target)
     existing_run(f"{target}.run" if single else folder, file)
@@ -286,8 +364,12 @@ def annotate(
     totals, stood = manifest(folder)["done"], bool(single) and path_exists(target)
     if not totals or (not stood if single else len(done) < totals["shards"]):
         job = dict(folder=folder, config=config, columns=columns, model=model, engine=engine)
-        if num_actors is None and ray_address is None: new = annotate_local(files, config, frozenset(done), job | dict(num_streams=available_cpus()))
-        else: new = annotate_ray(files, config, frozenset(done), job | dict(threads=1), num_actors or 0, ray_address, gpus_per_actor)
+        if num_actors is None and ray_address is None:
+            new = annotate_local(files, config, frozenset(done), job | dict(num_streams=available_cpus()))
+        else:
+            new = annotate_ray(
+                files, config, frozenset(done), job | dict(threads=1), num_actors or 0, ray_address, gpus_per_actor
+            )
         _follow(new, files, done.values(), progress)
         totals, wrote = verify_shards(folder, run, files), None
         if single: wrote = merge_shards(folder, None if stood else target, *single)
@@ -297,8 +379,8 @@ def annotate(
 
 # %% ../../nbs/08d_run.ipynb #0068
 def rejected_path(
-    target: str,   # of a run
-) -> str:          # address
+    target: str,  # of a run
+) -> str:         # address
     "Where the rows are named that a run rejected."
     return f"{run_dir(os.fsdecode(target))}/{REJECTED}"
 
@@ -311,24 +393,29 @@ def iter_entity_lists(address, kind, column):   # the entities of each row of a 
                 raise BertNerError(f"no column '{column}': there are {abbreviate_names(file.schema_arrow.names)}")
             for batch in file.iter_batches(columns=[column]): yield from batch.column(0).to_pylist()
             return
-        for line in io.BufferedReader(pa.input_stream(f, compression=(file_format(address) or (None, None))[1]), 2**18):
+        for line in io.BufferedReader(
+            pa.input_stream(f, compression=(file_format(address) or (None, None))[1]), 2**18
+        ):
             row = json.loads(line)
             if column not in row: raise BertNerError(f"no column '{column}': there are {abbreviate_names([*row])}")
             yield row[column]
 
 # %% ../../nbs/08d_run.ipynb #0068b
 def entity_stats(
-    target: str,               # of a finished run
-    top: int = 5,              # most frequent entities of a type
-    output_column: str = "",          # of the entities; by default the one that the run made
-) -> dict:                     # rows, rejected, entities; types: label -> count, most: [(text, count)]
+    target: str,              # of a finished run
+    top: int = 5,             # most frequent entities of a type
+    output_column: str = "",  # of the entities; by default the one that the run made
+) -> dict:                    # rows, rejected, entities; types: label -> count, most: [(text, count)]
     "What `annotate` found. Raises `BertNerError` where there is no finished run, or its files are not what it wrote."
     target = os.fsdecode(target)
     if not target.strip(): raise BertNerError("the target is empty: give what annotate wrote")
     folder = run_dir(target)
     known, single, (fs, path) = manifest(folder), folder != strip_slash(target), resolve_fs(target)
     if not known or not known["done"]:
-        raise BertNerError(f"{printable(target)} is no finished run of annotate" + ("" if not known else ": give its command again, it goes on"))
+        raise BertNerError(
+            f"{printable(target)} is no finished run of annotate"
+            + ("" if not known else ": give its command again, it goes on")
+        )
     kind, totals = known["run"]["format"], known["done"]
     kept = {} if single else completed_shards(folder, kind)
     if single and not fs.isfile(path) or not single and len(kept) < totals["shards"]:
@@ -339,7 +426,8 @@ def entity_stats(
     counts, output_column = Counter(), output_column or known["run"]["output_column"]
     try:
         for address in files:
-            for entities in iter_entity_lists(address, kind, output_column): counts.update((e["label"], e["text"]) for e in entities)
+            for entities in iter_entity_lists(address, kind, output_column):
+                counts.update((e["label"], e["text"]) for e in entities)
     except (KeyError, TypeError):
         raise BertNerError(f"the column '{output_column}' of {printable(target)} does not hold entities") from None
     except (OSError, ValueError, pa.ArrowException) as e:
@@ -347,4 +435,9 @@ def entity_stats(
     labels = Counter()
     for (label, _), n in counts.items(): labels[label] += n
     def most(label): return Counter({t: n for (l, t), n in counts.items() if l == label}).most_common(top)
-    return dict(rows=totals["rows"], rejected=totals["rejected"], entities=sum(labels.values()), types={l: dict(count=n, most=most(l)) for l, n in labels.most_common()})
+    return dict(
+        rows=totals["rows"],
+        rejected=totals["rejected"],
+        entities=sum(labels.values()),
+        types={l: dict(count=n, most=most(l)) for l, n in labels.most_common()},
+    )

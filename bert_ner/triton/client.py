@@ -24,10 +24,10 @@ import numpy as np
 REQUEST_CHARS = 65_536   # characters that a client sends in one request, if a text is not longer
 
 def chunk_requests(
-    texts: list[str],    # texts of any length
-    max_batch_size: int = MAX_TEXTS,    # texts a request
-    max_chars: int = REQUEST_CHARS,  # characters a request (a single longer text is a request of its own)
-) -> list[list[int]]:    # indices of the texts of each request, longest first
+    texts: list[str],                 # texts of any length
+    max_batch_size: int = MAX_TEXTS,  # texts a request
+    max_chars: int = REQUEST_CHARS,   # characters a request (a single longer text is a request of its own)
+) -> list[list[int]]:                 # indices of the texts of each request, longest first
     "Requests of bounded size, texts of similar length together."
     out, room = [], 0
     for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])):
@@ -55,13 +55,20 @@ def translate_errors(
     except InferenceServerException as e:
         status, said = str(e.status()), str(e.message() or "").strip().splitlines() or ["no reason given"]
         if "DEADLINE" in status: raise BertNerError(silent) from e
-        if "no room in the queue" in said[0]: raise ServerUnavailable(f"the server at {url} has no room in its queue: ask again later") from e
-        if re.search("Stub process .* not healthy|no available versions|is not ready|unloaded or being unloaded", said[0]): raise ServerUnavailable(f"the server at {url} is loading its model: ask again in a moment") from e
+        if "no room in the queue" in said[0]:
+            raise ServerUnavailable(f"the server at {url} has no room in its queue: ask again later") from e
+        if re.search(
+            "Stub process .* not healthy|no available versions|is not ready|unloaded or being unloaded", said[0]
+        ):
+            raise ServerUnavailable(f"the server at {url} is loading its model: ask again in a moment") from e
         if "UNAVAILABLE" in status: raise ServerUnavailable(absent) from e
         raise BertNerError(f"the server at {url} refused: {said[0]}") from e
     except Exception as e:
-        if type(e).__name__ == "HTTPConnectionClosed": raise ServerUnavailable(absent) from e      # of geventhttpclient, under tritonclient.http
-        raise BertNerError(f"what answers at {url} is no Triton server of this project ({type(e).__name__}): look at the address") from e
+        # of geventhttpclient, under tritonclient.http
+        if type(e).__name__ == "HTTPConnectionClosed": raise ServerUnavailable(absent) from e
+        raise BertNerError(
+            f"what answers at {url} is no Triton server of this project ({type(e).__name__}): look at the address"
+        ) from e
 
 # %% ../../nbs/06f_client.ipynb #0081
 def parse_response(
@@ -70,7 +77,8 @@ def parse_response(
 ) -> list[Entities]:     # of each text
     "The entities in the server's `answer`. Raises `ValueError` where they are not of `texts`."
     rows = [json.loads(a) for a in np.ravel(answer)]
-    if len(rows) != len(texts) or any(t[d["start"]:d["end"]] != d["text"] for t, row in zip(texts, rows) for d in row): raise ValueError("entities of other texts")
+    if len(rows) != len(texts) or any(t[d["start"]:d["end"]] != d["text"] for t, row in zip(texts, rows) for d in row):
+        raise ValueError("entities of other texts")
     return [Entities([Entity(**d) for d in row], t) for row, t in zip(rows, texts)]
 
 # %% ../../nbs/06f_client.ipynb #0083
@@ -84,47 +92,67 @@ def make_inputs(
     return [given]
 
 def request_parameters(
-    threshold: float,                   # least score of an entity, 0 to 1
+    threshold: float,                    # least score of an entity, 0 to 1
     labels: str | Iterable[str] | None,  # types to find; a string is one, or several with commas between them; none: all
-) -> dict[str, Any] | None:             # the parameters of a request, None where there are none
+) -> dict[str, Any] | None:              # the parameters of a request, None where there are none
     "What a request asks for beside its texts. Raises `BertNerError` for what is no threshold or no label."
     try: least = float(threshold)
     except (TypeError, ValueError, OverflowError): least = math.nan
     if not 0 <= least <= 1: raise BertNerError(f"threshold is {threshold!r}: give a number from 0 to 1")
     try: names = labels.split(",") if isinstance(labels, str) and labels else list(labels or ())
-    except TypeError: raise BertNerError(f"labels is {labels!r}: give a list of labels, such as ['per', 'geo']") from None
+    except TypeError:
+        raise BertNerError(f"labels is {labels!r}: give a list of labels, such as ['per', 'geo']") from None
     for n in names:
-        if not isinstance(n, str) or not n.strip(): raise BertNerError(f"labels holds {n!r}: give a list of labels, such as ['per', 'geo']")
-    return {**(dict(threshold=least) if least else {}), **(dict(labels=",".join(n.strip() for n in names)) if names else {})} or None
+        if not isinstance(n, str) or not n.strip():
+            raise BertNerError(f"labels holds {n!r}: give a list of labels, such as ['per', 'geo']")
+    return {
+        **(dict(threshold=least) if least else {}),
+        **(dict(labels=",".join(n.strip() for n in names)) if names else {}),
+    } or None
 
 def validate_texts(
     texts: Iterable[str],  # any iterable
 ) -> list[str]:            # in their order
-    "The texts to send. Raises `BertNerError` for a string alone, and naming the text that is none or too long for the server."
+    """The texts to send.
+
+    Raises `BertNerError` for a string alone, and naming the text that is none or too long for the server."""
     texts = check_texts(texts)
     for i, t in enumerate(texts):
-        if len(t) > MAX_CHARS: raise BertNerError(f"text {i} has {len(t):,} characters, and the server takes at most {MAX_CHARS:,}: cut it, or tag it with `Tagger`, which takes any length")
+        if len(t) > MAX_CHARS:
+            raise BertNerError(
+                f"text {i} has {len(t):,} characters, and the server takes at most {MAX_CHARS:,}: "
+                "cut it, or tag it with `Tagger`, which takes any length"
+            )
     return texts
 
 def check_client(
-    client: Any,            # the class of tritonclient that is opened
-    url: str,               # host:port
-    timeout: float,         # seconds
-    max_batch_size: int,              # texts a request
-    concurrency: int,       # requests under way at once
-    retries: int,           # of a request
+    client: Any,              # the class of tritonclient that is opened
+    url: str,                 # host:port
+    timeout: float,           # seconds
+    max_batch_size: int,      # texts a request
+    concurrency: int,         # requests under way at once
+    retries: int,             # of a request
     options: dict[str, Any],  # of `client`
 ) -> None:
     "Raises `BertNerError` for what no client can work with."
     address = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):([0-9]{1,5})", str(url))
-    if not address or int(address[2]) > 65535: raise BertNerError(f"'{url}' is not the address of a server: write host:port, as in localhost:8001")
-    if not isinstance(timeout, (int, float)) or not 0 < timeout < 1e8: raise BertNerError(f"timeout is {timeout!r}: give the seconds that a request may take")
-    for name, given, least, largest in (("most", max_batch_size, 1, MAX_TEXTS), ("concurrency", concurrency, 1, 10_000), ("retries", retries, 0, 20)):
-        if type(given) is not int or not least <= given <= largest: raise BertNerError(f"{name} is {given!r}: give a number from {least} to {largest:,}")
+    if not address or int(address[2]) > 65535:
+        raise BertNerError(f"'{url}' is not the address of a server: write host:port, as in localhost:8001")
+    if not isinstance(timeout, (int, float)) or not 0 < timeout < 1e8:
+        raise BertNerError(f"timeout is {timeout!r}: give the seconds that a request may take")
+    for name, given, least, largest in (
+        ("most", max_batch_size, 1, MAX_TEXTS),
+        ("concurrency", concurrency, 1, 10_000),
+        ("retries", retries, 0, 20),
+    ):
+        if type(given) is not int or not least <= given <= largest:
+            raise BertNerError(f"{name} is {given!r}: give a number from {least} to {largest:,}")
     for name in ("root_certificates", "private_key", "certificate_chain"):
-        if options.get(name) and not Path(options[name]).is_file(): raise BertNerError(f"{name} is '{options[name]}': there is no such file")
+        if options.get(name) and not Path(options[name]).is_file():
+            raise BertNerError(f"{name} is '{options[name]}': there is no such file")
     try: inspect.signature(client).bind(url, **options)
-    except TypeError as e: raise BertNerError(f"tritonclient's InferenceServerClient {e}: look at its documentation") from None
+    except TypeError as e:
+        raise BertNerError(f"tritonclient's InferenceServerClient {e}: look at its documentation") from None
 
 def request_timeout(
     timeout: float,    # seconds that a request of `REQUEST_CHARS` may take
@@ -134,7 +162,7 @@ def request_timeout(
     return timeout * max(1, sum(map(len, texts)) / REQUEST_CHARS)
 
 def backoff_delays(
-    retries: int,  # at most
+    retries: int,             # at most
 ) -> Iterator[float | None]:  # seconds, one for each retry, then None
     "How long to wait before each further try where no server answers or its queue is full; doubles each time."
     yield from (.2 * 2**i for i in range(retries))
@@ -142,7 +170,8 @@ def backoff_delays(
 
 # %% ../../nbs/06f_client.ipynb #0084
 class TritonTagger:
-    "Text in, entities out, by the model `bert_ner` of a Triton server; `concurrency` connections that are kept, a context manager. Any thread may use it."
+    """Text in, entities out, by the model `bert_ner` of a Triton server; `concurrency` connections that are kept, a
+    context manager. Any thread may use it."""
     def __init__(self,
         url: str = "",           # host:port; localhost:8001 for gRPC, localhost:8000 for HTTP by default
         protocol: str = "grpc",  # "grpc" or "http"
@@ -159,14 +188,16 @@ class TritonTagger:
         self.protocol, self.timeout, self.max_batch_size, self.retries = protocol, timeout, max_batch_size, retries
         self.parameters, self.options = request_parameters(threshold, labels), options
         try: self.api: Any = __import__(f"tritonclient.{protocol}", fromlist=["*"])
-        except ImportError as e: raise BertNerError("the client needs its package: pip install 'tritonclient[grpc,http]'") from e
+        except ImportError as e:
+            raise BertNerError("the client needs its package: pip install 'tritonclient[grpc,http]'") from e
         check_client(self.api.InferenceServerClient, self.url, timeout, max_batch_size, concurrency, retries, options)
         self.own, self.links, self.pool = threading.local(), [], ThreadPoolExecutor(concurrency)
 
     def _connect(self, timeout):
         limits = {} if self.protocol == "grpc" else dict(connection_timeout=timeout, network_timeout=timeout)
         try: return self.api.InferenceServerClient(self.url, **{**limits, **self.options})
-        except (OSError, TypeError, ValueError) as e: raise BertNerError(f"the options {self.options} of the client do not work: {e}") from e
+        except (OSError, TypeError, ValueError) as e:
+            raise BertNerError(f"the options {self.options} of the client do not work: {e}") from e
 
     def _link(self):
         "The connection of this thread: an HTTP connection of tritonclient belongs to the thread that opened it."
@@ -183,7 +214,8 @@ class TritonTagger:
         timeout = request_timeout(self.timeout, texts)
         for pause in backoff_delays(self.retries):
             try:
-                with translate_errors(self.url, timeout): return parse_response(self._infer(texts, timeout).as_numpy("ENTITIES"), texts)
+                with translate_errors(self.url, timeout):
+                    return parse_response(self._infer(texts, timeout).as_numpy("ENTITIES"), texts)
             except ServerUnavailable:
                 if pause is None: raise
                 time.sleep(pause)
@@ -192,7 +224,10 @@ class TritonTagger:
         texts: Iterable[str],   # any iterable of strings, each of at most `MAX_CHARS` characters
         progress: Callable[[Sequence[list[int]]], Iterable[list[int]]] | None = None,   # wraps the requests, e.g. tqdm
     ) -> list[Entities]:        # of each text, in their order
-        "Entities of each of `texts`. Raises `BertNerError` naming a text that cannot be sent, before any is, and where the server does not answer or refuses."
+        """Entities of each of `texts`.
+
+        Raises `BertNerError` naming a text that cannot be sent, before any is, and where the server does not answer
+        or refuses."""
         given = validate_texts(texts)
         out, batches = [Entities()] * len(given), chunk_requests(given, self.max_batch_size)
         try: answers = self.pool.map(self._ask, [[given[i] for i in b] for b in batches])
@@ -217,29 +252,39 @@ class TritonTagger:
 
 # %% ../../nbs/06f_client.ipynb #0085
 class AsyncTritonTagger:
-    "`TritonTagger` for asyncio, over gRPC: `await tag(text)` from any number of tasks, of any event loop; an async context manager."
+    """`TritonTagger` for asyncio, over gRPC: `await tag(text)` from any number of tasks, of any event loop; an async
+    context manager."""
     def __init__(self,
-        url: str = "localhost:8001",  # host:port of gRPC
-        timeout: float = 60,          # seconds that one request may take; a text of more than 65,536 characters gets more, in proportion
-        max_batch_size: int = MAX_TEXTS,             # texts a request of `tag_batch`
-        concurrency: int = 64,        # requests under way at once
-        retries: int = 4,             # of a request that nobody answers, or whose server has no room or loads its model
-        threshold: float = 0.,        # least score of an entity
+        url: str = "localhost:8001",              # host:port of gRPC
+        timeout: float = 60,                      # seconds that one request may take; a text of more than 65,536 characters gets more, in proportion
+        max_batch_size: int = MAX_TEXTS,          # texts a request of `tag_batch`
+        concurrency: int = 64,                    # requests under way at once
+        retries: int = 4,                         # of a request that nobody answers, or whose server has no room or loads its model
+        threshold: float = 0.,                    # least score of an entity
         labels: str | Iterable[str] | None = (),  # types to find; a string is one, or several with commas between them; none: all
-        **options: Any,               # of tritonclient's InferenceServerClient, e.g. ssl=True
+        **options: Any,                           # of tritonclient's InferenceServerClient, e.g. ssl=True
     ) -> None:
         self.parameters, self.options, self.concurrency = request_parameters(threshold, labels), options, concurrency
         try: import tritonclient.grpc.aio as api
-        except ImportError as e: raise BertNerError("the client needs its package: pip install 'tritonclient[grpc]'") from e
+        except ImportError as e:
+            raise BertNerError("the client needs its package: pip install 'tritonclient[grpc]'") from e
         check_client(api.InferenceServerClient, url, timeout, max_batch_size, concurrency, retries, options)
-        self.url, self.timeout, self.max_batch_size, self.retries, self.api = url, timeout, max_batch_size, retries, api
-        self.links: Any = weakref.WeakKeyDictionary()          # event loop -> its connection, and the room for requests on it
+        self.url, self.timeout, self.max_batch_size, self.retries, self.api = (
+            url,
+            timeout,
+            max_batch_size,
+            retries,
+            api,
+        )
+        # event loop -> its connection, and the room for requests on it
+        self.links: Any = weakref.WeakKeyDictionary()
 
     def _link(self):
         loop = asyncio.get_running_loop()
         if loop not in self.links:
             try: link = self.api.InferenceServerClient(self.url, **self.options)
-            except (OSError, TypeError, ValueError) as e: raise BertNerError(f"the options {self.options} of the client do not work: {e}") from e
+            except (OSError, TypeError, ValueError) as e:
+                raise BertNerError(f"the options {self.options} of the client do not work: {e}") from e
             self.links[loop] = link, asyncio.Semaphore(self.concurrency)
         return self.links[loop]
 
@@ -249,16 +294,24 @@ class AsyncTritonTagger:
             for pause in backoff_delays(self.retries):
                 try:
                     with translate_errors(self.url, timeout):
-                        answer = await link.infer("bert_ner", make_inputs(self.api, texts), parameters=self.parameters, client_timeout=timeout)
+                        answer = await link.infer(
+                            "bert_ner",
+                            make_inputs(self.api, texts),
+                            parameters=self.parameters,
+                            client_timeout=timeout,
+                        )
                         return parse_response(answer.as_numpy("ENTITIES"), texts)
                 except ServerUnavailable:
                     if pause is None: raise
                     await asyncio.sleep(pause)
 
     async def tag_batch(self,
-        texts: Iterable[str],   # any iterable of strings, each of at most `MAX_CHARS` characters
-    ) -> list[Entities]:        # of each text, in their order
-        "Entities of each of `texts`. Raises `BertNerError` naming a text that cannot be sent, before any is, and where the server does not answer or refuses."
+        texts: Iterable[str],  # any iterable of strings, each of at most `MAX_CHARS` characters
+    ) -> list[Entities]:       # of each text, in their order
+        """Entities of each of `texts`.
+
+        Raises `BertNerError` naming a text that cannot be sent, before any is, and where the server does not answer
+        or refuses."""
         given = validate_texts(texts)
         out, batches = [Entities()] * len(given), chunk_requests(given, self.max_batch_size)
         for batch, answer in zip(batches, await asyncio.gather(*(self._ask([given[i] for i in b]) for b in batches))):
@@ -283,8 +336,11 @@ class AsyncTritonTagger:
 def find_mismatches(
     ours: Sequence[Sequence[Entity]],    # of each text
     theirs: Sequence[Sequence[Entity]],  # of each text, in the same order
-    eps: float = 1e-3,           # how far scores may differ
-) -> list[int]:                  # indices of the texts
+    eps: float = 1e-3,                   # how far scores may differ
+) -> list[int]:                          # indices of the texts
     "Where `theirs` are other entities than `ours`: another span or label, or a score that is more than `eps` away."
-    def same(a, b): return (a.start, a.end, a.label, a.text) == (b.start, b.end, b.label, b.text) and abs(a.score - b.score) <= eps
-    return [i for i, (x, y) in enumerate(zip(ours, theirs, strict=True)) if len(x) != len(y) or not all(map(same, x, y))]
+    def same(a, b):
+        return (a.start, a.end, a.label, a.text) == (b.start, b.end, b.label, b.text) and abs(a.score - b.score) <= eps
+    return [
+        i for i, (x, y) in enumerate(zip(ours, theirs, strict=True)) if len(x) != len(y) or not all(map(same, x, y))
+    ]

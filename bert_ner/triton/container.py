@@ -15,28 +15,49 @@ from .environment import *
 
 # %% ../../nbs/06e_container.ipynb #0075
 def compose_command(
-    folder: str | Path,                 # the model repository
-    gpu: bool = False,                  # give the container the GPUs (always needed for the backend tensorrt)
+    folder: str | Path,                         # the model repository
+    gpu: bool = False,                          # give the container the GPUs (always needed for the backend tensorrt)
     ports: Sequence[int] = (8000, 8001, 8002),  # of HTTP, gRPC and metrics, on loopback
-) -> tuple[list[str], dict[str, str]]:  # (program and arguments, environment variables)
-    "How `docker compose` serves the model repository `folder`, mounted read-only, with a new key for the control of models."
-    files = [x for name in ("compose.yaml", *(["compose.gpu.yaml"] if gpu else [])) for x in ("-f", str(ROOT/"deploy"/name))]
-    variables = dict(REPOSITORY=str(Path(folder).resolve()), BERT_NER_KEY=secrets.token_hex(16), **{k: str(p) for k, p in zip(("HTTP", "GRPC", "METRICS"), ports)})
+) -> tuple[list[str], dict[str, str]]:          # (program and arguments, environment variables)
+    """How `docker compose` serves the model repository `folder`, mounted read-only, with a new key for the control of
+    models."""
+    files = [
+        x
+        for name in ("compose.yaml", *(["compose.gpu.yaml"] if gpu else []))
+        for x in ("-f", str(ROOT / "deploy" / name))
+    ]
+    variables = dict(
+        REPOSITORY=str(Path(folder).resolve()),
+        BERT_NER_KEY=secrets.token_hex(16),
+        **{k: str(p) for k, p in zip(("HTTP", "GRPC", "METRICS"), ports)},
+    )
     return ["docker", "compose", *files, "up", "--build"], variables
 
 def serve_docker(
-    folder: str | Path,  # the model repository
-    gpu: bool = False,   # give the container the GPUs
+    folder: str | Path,                         # the model repository
+    gpu: bool = False,                          # give the container the GPUs
     ports: Sequence[int] = (8000, 8001, 8002),  # of HTTP, gRPC and metrics, on loopback
-) -> int:                # its exit status
-    "Serve with NVIDIA's container until Ctrl-C. Raises `BertNerError` where Docker, its compose plugin or the repository is missing, or a port cannot be used."
+) -> int:                                       # its exit status
+    """Serve with NVIDIA's container until Ctrl-C.
+
+    Raises `BertNerError` where Docker, its compose plugin or the repository is missing, or a port cannot be used."""
     folder = repository_folder(folder)
-    if not list_versions(folder): raise BertNerError(f"no model repository in {folder}: `bert-ner prepare-triton --backend onnx` or `--backend tensorrt` makes it")
+    if not list_versions(folder):
+        raise BertNerError(
+            f"no model repository in {folder}: `bert-ner prepare-triton --backend onnx` or "
+            "`--backend tensorrt` makes it"
+        )
     find_free_ports(ports)
     command, variables = compose_command(folder, gpu, ports)
     line = " ".join(f"{k}={shlex.quote(v)}" for k, v in variables.items()) + " " + shlex.join(command)
     try: there = not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
     except FileNotFoundError: there = False
-    if not there: raise BertNerError(f"Docker with its compose plugin is not installed here: serve without --docker, or copy this folder to where it is and run: {line}")
-    print(f"BERT_NER_KEY={variables['BERT_NER_KEY']} lets you load another version: see deploy/compose.yaml", flush=True)
+    if not there:
+        raise BertNerError(
+            "Docker with its compose plugin is not installed here: serve without --docker, or copy "
+            f"this folder to where it is and run: {line}"
+        )
+    print(
+        f"BERT_NER_KEY={variables['BERT_NER_KEY']} lets you load another version: see deploy/compose.yaml", flush=True
+    )
     return subprocess.run(command, env={**os.environ, **variables}).returncode

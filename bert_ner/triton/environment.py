@@ -15,22 +15,31 @@ from ..core import *
 
 # %% ../../nbs/06c_environment.ipynb #0049
 def server_environ(
-    env: Path,  # the server's environment
+    env: Path,        # the server's environment
 ) -> dict[str, str]:  # environment variables
-    "What `tritonserver` and its Python steps must find in their environment: their own libraries and Python, nobody else's."
+    """What `tritonserver` and its Python steps must find in their environment: their own libraries and Python, nobody
+    else's."""
     out = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")}
     libs = env/"lib"/"python3.11"/"site-packages"/"nvidia_pytriton.libs"
-    return {**out, "LD_LIBRARY_PATH": f"{libs}:{sysconfig.get_config_var('LIBDIR')}", "PATH": f"{env/'bin'}:{out.get('PATH', '')}",
-            "VIRTUAL_ENV": str(env), "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **out,
+        "LD_LIBRARY_PATH": f"{libs}:{sysconfig.get_config_var('LIBDIR')}",
+        "PATH": f"{env / 'bin'}:{out.get('PATH', '')}",
+        "VIRTUAL_ENV": str(env),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 # %% ../../nbs/06c_environment.ipynb #0050
 def run_checked(
     command: Sequence[str | Path],  # program and arguments
-    why: str,       # what it does, for the message
-    **kw: Any,      # of `subprocess.run`
+    why: str,                       # what it does, for the message
+    **kw: Any,                      # of `subprocess.run`
 ) -> None:
     "Run `command` without a word. Raises `BertNerError` with the last line that it said where it fails."
-    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **kw)
+    done = subprocess.run(
+        [str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **kw
+    )
     said = [l.strip() for l in done.stdout.splitlines() if l.strip()]
     if done.returncode: raise BertNerError(f"{why} failed: {said[-1] if said else f'exit status {done.returncode}'}")
 
@@ -39,9 +48,19 @@ def create_venv(
     path: Path,  # where the environment is made
     pins: Path,  # its packages, one version each
 ) -> None:
-    "Make the server's environment `path`: its packages, the backends folder that `tritonserver` reads, and a try whether it starts."
+    """Make the server's environment `path`: its packages, the backends folder that `tritonserver` reads, and a try
+    whether it starts."""
     run_checked([sys.executable, "-m", "venv", "--without-pip", path], "making a virtual environment (python -m venv)")
-    pip = [sys.executable, "-m", "pip", "--python", path/"bin"/"python", "--quiet", "--disable-pip-version-check", "--no-input"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        path / "bin" / "python",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
     run_checked([*pip, "install", "--no-deps", "-r", pins], "pip install for the server")
     triton = path/"lib"/"python3.11"/"site-packages"/"pytriton"/"tritonserver"
     stub = path/"backends"/"python"/"triton_python_backend_stub"
@@ -50,25 +69,37 @@ def create_venv(
     stub.chmod(0o755)
     lacks = subprocess.run(["ldd", stub], env=server_environ(path), capture_output=True, text=True).stdout
     lacks = [l.split()[0] for l in lacks.splitlines() if "not found" in l]
-    if lacks: raise BertNerError(f"the server lacks {', '.join(lacks)}: install this Python's shared library (Debian: apt-get install libpython3.11)")
+    if lacks:
+        raise BertNerError(
+            f"the server lacks {', '.join(lacks)}: install this Python's shared library (Debian: "
+            "apt-get install libpython3.11)"
+        )
 
 # %% ../../nbs/06c_environment.ipynb #0053
 def ensure_venv(
     path: str | Path | None = None,  # ROOT/.venv-triton by default
     pins: str | Path | None = None,  # its packages, ROOT/triton-constraints.txt by default
-) -> Path:                     # the environment
-    "The server's own environment, made where it is missing or was made from other `pins`; whole or not at all. Raises `BertNerError` where it cannot be made, or a folder of somebody else is in its place."
+) -> Path:                           # the environment
+    """The server's own environment, made where it is missing or was made from other `pins`; whole or not at all.
+
+    Raises `BertNerError` where it cannot be made, or a folder of somebody else is in its place."""
     path, pins = Path(path or ROOT/".venv-triton").resolve(), Path(pins or ROOT/"triton-constraints.txt")
     here = f"{platform.system()} {platform.machine()}, Python {sys.version_info.major}.{sys.version_info.minor}"
     if here != "Linux x86_64, Python 3.11":
-        raise BertNerError(f"the server without Docker runs on Linux x86_64, Python 3.11, and this is {here}: use `bert-ner serve --docker`")
+        raise BertNerError(
+            f"the server without Docker runs on Linux x86_64, Python 3.11, and this is {here}: use "
+            "`bert-ner serve --docker`"
+        )
     if not pins.is_file(): raise BertNerError(f"{pins} is missing: it lists the packages of the server's environment")
     stamp, unfinished, made = path/"made-from", path/"unfinished", file_hash(pins)
     path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(path.parent):
         if stamp.is_file() and stamp.read_text() == made: return path
         if path.is_file() or path.is_dir() and any(path.iterdir()) and not (stamp.is_file() or unfinished.is_file()):
-            raise BertNerError(f"{path} is not an environment that `bert-ner setup-triton` made: move it away, or choose another place")
+            raise BertNerError(
+                f"{path} is not an environment that `bert-ner setup-triton` made: move it away, or "
+                "choose another place"
+            )
         print(f"making {path} for the Triton server (0.3 GB, about half a minute)", flush=True)
         if path.is_dir(): shutil.rmtree(path)
         path.mkdir(); unfinished.touch()
@@ -93,12 +124,17 @@ def find_free_ports(
     held = []
     try:
         for port in wanted:
-            if type(port) is not int or not 0 <= port <= 65535: raise BertNerError(f"{port!r} is not a port: choose one from 1 to 65535")
-            if port and list(wanted).count(port) > 1: raise BertNerError(f"port {port} is given twice: choose another for one of the two")
+            if type(port) is not int or not 0 <= port <= 65535:
+                raise BertNerError(f"{port!r} is not a port: choose one from 1 to 65535")
+            if port and list(wanted).count(port) > 1:
+                raise BertNerError(f"port {port} is given twice: choose another for one of the two")
             held.append(socket.socket())
             held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try: held[-1].bind(("127.0.0.1", port))
-            except OSError as e: raise BertNerError(f"port {port} cannot be used ({e.strerror}): stop what runs there, or choose another") from None
+            except OSError as e:
+                raise BertNerError(
+                    f"port {port} cannot be used ({e.strerror}): stop what runs there, or choose another"
+                ) from None
         return [s.getsockname()[1] for s in held]
     finally:
         for s in held: s.close()

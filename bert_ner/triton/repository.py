@@ -38,7 +38,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import triton_python_backend_utils as pb
 from bert_ner.engines import OnnxEngine
-from bert_ner.triton.model import IDS, encode
+from bert_ner.triton.model import MODEL_INPUTS, run_encoder
 
 class TritonPythonModel:
     def initialize(self, args): self.engine = OnnxEngine(Path(__file__).parent/"model.onnx")
@@ -60,7 +60,8 @@ WARMUP_LENGTHS = (32, 64, 128, 256, 512)   # lengths in pieces
 def sign_config(
     config: str,  # the text of a config.pbtxt
 ) -> str:         # the same under a comment with its hash
-    "Mark a configuration as written by this project: `is_signed` tells it from somebody else's, or one that was edited."
+    """Mark a configuration as written by this project: `is_signed` tells it from somebody else's, or one that was
+    edited."""
     return f"# Written by bert-ner prepare-triton. SHA-256 of the rest: {hashlib.sha256(config.encode()).hexdigest()}\n{config}"
 
 def is_signed(
@@ -73,25 +74,55 @@ def is_signed(
 
 def ner_config() -> str:  # the text of its config.pbtxt
     "The configuration of the model `bert_ner`, the same in every backend."
-    return sign_config("\n".join(['name: "bert_ner"', 'backend: "python"', f"max_batch_size: {MAX_TEXTS}",
-        'input [ { name: "TEXT" data_type: TYPE_STRING dims: [ 1 ] } ]', 'output [ { name: "ENTITIES" data_type: TYPE_STRING dims: [ 1 ] } ]',
-        "instance_group [ { count: 1 kind: KIND_CPU } ]", "version_policy { latest { num_versions: 1 } }", ""]))
+    return sign_config(
+        "\n".join(
+            [
+                'name: "bert_ner"',
+                'backend: "python"',
+                f"max_batch_size: {MAX_TEXTS}",
+                'input [ { name: "TEXT" data_type: TYPE_STRING dims: [ 1 ] } ]',
+                'output [ { name: "ENTITIES" data_type: TYPE_STRING dims: [ 1 ] } ]',
+                "instance_group [ { count: 1 kind: KIND_CPU } ]",
+                "version_policy { latest { num_versions: 1 } }",
+                "",
+            ]
+        )
+    )
 
 def encoder_config(
-    backend: str,            # a key of `BACKENDS` that has an encoder
-    tags: int = len(GMB_TAGS),   # tags of the model
-    profiles: int = 1,       # optimisation profiles of the TensorRT engine
-    longest: int = 512,      # pieces a window
-) -> str:                    # the text of its config.pbtxt
+    backend: str,               # a key of `BACKENDS` that has an encoder
+    tags: int = len(GMB_TAGS),  # tags of the model
+    profiles: int = 1,          # optimisation profiles of the TensorRT engine
+    longest: int = 512,         # pieces a window
+) -> str:                       # the text of its config.pbtxt
     "The configuration of the model `bert_ner_encoder`; -1 is any length."
     runs, kind, _ = BACKENDS[backend]
     chosen = f" profile: {json.dumps([str(i) for i in range(profiles)])}" if kind == "KIND_GPU" else ""
     inputs = ", ".join(f'{{ name: "{n}" data_type: TYPE_INT64 dims: [ -1, -1 ] }}' for n in MODEL_INPUTS)
-    zeros = {n: ", ".join(f'{{ key: "{k}" value {{ data_type: TYPE_INT64 dims: [ 1, {n} ] zero_data: true }} }}' for k in MODEL_INPUTS) for n in WARMUP_LENGTHS if n <= longest}
+    zeros = {
+        n: ", ".join(
+            f'{{ key: "{k}" value {{ data_type: TYPE_INT64 dims: [ 1, {n} ] zero_data: true }} }}'
+            for k in MODEL_INPUTS
+        )
+        for n in WARMUP_LENGTHS
+        if n <= longest
+    }
     warm = ", ".join(f'{{ name: "{n} pieces" inputs [ {z} ] }}' for n, z in zeros.items())
-    return sign_config("\n".join(['name: "bert_ner_encoder"', runs, "max_batch_size: 0", f"input [ {inputs} ]",
-        f'output [ {{ name: "logits" data_type: TYPE_FP32 dims: [ -1, -1, {tags} ] }} ]', f"instance_group [ {{ count: 1 kind: {kind}{chosen} }} ]",
-        "version_policy { latest { num_versions: 2 } }", *([f"model_warmup [ {warm} ]"] if warm else []), ""]))
+    return sign_config(
+        "\n".join(
+            [
+                'name: "bert_ner_encoder"',
+                runs,
+                "max_batch_size: 0",
+                f"input [ {inputs} ]",
+                f'output [ {{ name: "logits" data_type: TYPE_FP32 dims: [ -1, -1, {tags} ] }} ]',
+                f"instance_group [ {{ count: 1 kind: {kind}{chosen} }} ]",
+                "version_policy { latest { num_versions: 2 } }",
+                *([f"model_warmup [ {warm} ]"] if warm else []),
+                "",
+            ]
+        )
+    )
 
 # %% ../../nbs/06b_repository.ipynb #0034
 def has_external_data(
@@ -110,14 +141,22 @@ def resolve_encoder(
     plan: Path,    # the TensorRT engine, engine.json beside it; used for tensorrt only
 ) -> Path:         # the file that the encoder runs
     "The encoder's file, checked to be there and to be all of it. Raises `BertNerError` saying which command makes it."
-    if backend not in BACKENDS: raise BertNerError(f"no backend '{backend}' of the model repository: there are {', '.join(BACKENDS)}")
+    if backend not in BACKENDS:
+        raise BertNerError(f"no backend '{backend}' of the model repository: there are {', '.join(BACKENDS)}")
     files = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
     if engine not in files: raise BertNerError(f"the repository serves {' or '.join(files)}, not '{engine}'")
     file = plan if backend == "tensorrt" else model/files[engine]
-    make = "`bert-ner to-tensorrt`, on the kind of GPU that will serve it" if backend == "tensorrt" else "`make repro`, or `bert-ner to-onnx`"
+    make = (
+        "`bert-ner to-tensorrt`, on the kind of GPU that will serve it"
+        if backend == "tensorrt"
+        else "`make repro`, or `bert-ner to-onnx`"
+    )
     for f in [file] + [file.with_name("engine.json")] * (backend == "tensorrt"):
         if not f.is_file(): raise BertNerError(f"{f} is missing: make it by {make}")
-    if backend != "tensorrt" and has_external_data(file): raise BertNerError(f"{file} keeps weights in other files: a server gets one file that holds everything; make it by {make}")
+    if backend != "tensorrt" and has_external_data(file):
+        raise BertNerError(
+            f"{file} keeps weights in other files: a server gets one file that holds everything; make it by {make}"
+        )
     return file
 
 # %% ../../nbs/06b_repository.ipynb #0035
@@ -131,26 +170,34 @@ def list_versions(
     folder: Path,  # a model repository
 ) -> list[int]:    # oldest first; Triton serves the last
     "The versions of `bert_ner` that are there."
-    return sorted(int(p.parent.name) for p in Path(folder).glob("bert_ner/[1-9]*/prepared.json") if p.parent.name.isdigit())
+    return sorted(
+        int(p.parent.name) for p in Path(folder).glob("bert_ner/[1-9]*/prepared.json") if p.parent.name.isdigit()
+    )
 
 def read_version(
-    version: Path,          # folder of a version of one of our models
-) -> dict[str, Any]:        # what its prepared.json says: backend, encoder, tags, sha256 of its files
+    version: Path,    # folder of a version of one of our models
+) -> dict[str, Any]:  # what its prepared.json says: backend, encoder, tags, sha256 of its files
     "What a version is. Raises `BertNerError` where `prepared.json` is missing or broken."
     try: about = read_json(version/"prepared.json")
     except (OSError, ValueError): about = None
-    if isinstance(about, dict) and isinstance(about.get("sha256"), dict) and about.get("backend") in BACKENDS: return about
+    if isinstance(about, dict) and isinstance(about.get("sha256"), dict) and about.get("backend") in BACKENDS:
+        return about
     raise BertNerError(f"{version} was not written by `bert-ner prepare-triton`, or is broken: move it away")
 
 # %% ../../nbs/06b_repository.ipynb #0035a
 def foreign_files(
-    version: Path,     # folder of a version
-) -> Iterator[Path]:   # the folder itself where all of it is
+    version: Path,    # folder of a version
+) -> Iterator[Path]:  # the folder itself where all of it is
     "What somebody else put there: whatever its `prepared.json` does not list."
     try: listed = {*read_version(version)["sha256"], "prepared.json"}
     except BertNerError: yield version; return
     for p in sorted(version.rglob("*")):
-        if (p.is_symlink() or not p.is_dir()) and "__pycache__" not in p.parts and p.relative_to(version).as_posix() not in listed: yield p
+        if (
+            (p.is_symlink() or not p.is_dir())
+            and "__pycache__" not in p.parts
+            and p.relative_to(version).as_posix() not in listed
+        ):
+            yield p
 
 def foreign_parts(
     model: Path,       # folder of a model in a repository; it may be missing
@@ -164,23 +211,35 @@ def foreign_parts(
         else: yield from foreign_files(p)
 
 def check_ours(
-    folder: Path,        # the model repository
-    names: list[str],    # models that are about to be written
-    before: list[int],   # versions that get a new one beside them; none: all is about to be replaced
+    folder: Path,       # the model repository
+    names: list[str],   # models that are about to be written
+    before: list[int],  # versions that get a new one beside them; none: all is about to be replaced
 ) -> None:
     "Raises `BertNerError` naming what would be lost, or would be served in place of the new version."
     for model in (folder/name for name in names):
-        if before: lost = [f for p in sorted(model.glob("[0-9]*")) if p.name not in map(str, before[-1:]) for f in foreign_files(p)]
+        if before:
+            lost = [
+                f
+                for p in sorted(model.glob("[0-9]*"))
+                if p.name not in map(str, before[-1:])
+                for f in foreign_files(p)
+            ]
         else: lost = list(foreign_parts(model))
-        if lost: raise BertNerError(f"{lost[0]} was not written by `bert-ner prepare-triton`, or was changed since: move it away, or choose another model repository")
+        if lost:
+            raise BertNerError(
+                f"{lost[0]} was not written by `bert-ner prepare-triton`, or was changed since: move "
+                "it away, or choose another model repository"
+            )
 
 def repository_folder(
     folder: str | Path | None,  # the model repository, ROOT/model_repository by default
 ) -> Path:                      # absolute
     "Where the model repository is. Raises `BertNerError` for an empty name, or where a file is in its place."
-    if folder is not None and not str(folder): raise BertNerError("the name of the model repository is empty: give its folder")
+    if folder is not None and not str(folder):
+        raise BertNerError("the name of the model repository is empty: give its folder")
     path = Path(folder or ROOT/"model_repository").resolve()
-    if path.exists() and not path.is_dir(): raise BertNerError(f"{path} is a file: give the folder of the model repository")
+    if path.exists() and not path.is_dir():
+        raise BertNerError(f"{path} is a file: give the folder of the model repository")
     return path
 
 @contextmanager
@@ -215,12 +274,19 @@ def write_version(
     model: Path,    # a tagger's folder
     encoder: Path,  # the encoder's file
 ) -> None:
-    "Write the configuration and the version `number` of the model `name`, with everything that it reads. Raises `BertNerError` where the version exists."
+    """Write the configuration and the version `number` of the model `name`, with everything that it reads.
+
+    Raises `BertNerError` where the version exists."""
     version, about, file = folder/str(number), read_json(model/"tagger.json"), BACKENDS[backend][2]
-    if (folder/"config.pbtxt").exists() or version.exists(): raise BertNerError(f"{folder} holds a model already: choose another folder")
+    if (folder/"config.pbtxt").exists() or version.exists():
+        raise BertNerError(f"{folder} holds a model already: choose another folder")
     version.mkdir(parents=True)
     profiles = len(read_json(encoder.with_name("engine.json"))["profiles"]) if backend == "tensorrt" else 1
-    config = ner_config() if name == "bert_ner" else encoder_config(backend, len(about["tags"]), profiles, about["max_length"])
+    config = (
+        ner_config()
+        if name == "bert_ner"
+        else encoder_config(backend, len(about["tags"]), profiles, about["max_length"])
+    )
     (folder/"config.pbtxt").write_text(config, encoding="utf-8")
     if name == "bert_ner_encoder" or backend == "embedded": shutil.copyfile(encoder, version/file)
     if name == "bert_ner" or backend == "python":
@@ -229,17 +295,21 @@ def write_version(
     if name == "bert_ner":
         for part in ("tokenizer.json", "tagger.json"): shutil.copyfile(model/part, version/part)
     sums = {p.relative_to(version).as_posix(): file_hash(p) for p in sorted(version.rglob("*")) if p.is_file()}
-    if name == "bert_ner" and backend != "embedded": sums[f"../../bert_ner_encoder/{number}/{file}"] = file_hash(encoder)
+    if name == "bert_ner" and backend != "embedded":
+        sums[f"../../bert_ner_encoder/{number}/{file}"] = file_hash(encoder)
     write_json(version/"prepared.json", dict(backend=backend, encoder=encoder.name, tags=about["tags"], sha256=sums))
 
 # %% ../../nbs/06b_repository.ipynb #0038
 def publish_version(
-    made: Path,          # a repository with one version, used up
-    folder: Path,        # the repository that gets it
-    before: list[int],   # the versions that it has, from `list_versions`
+    made: Path,         # a repository with one version, used up
+    folder: Path,       # the repository that gets it
+    before: list[int],  # the versions that it has, from `list_versions`
 ) -> None:
-    "Move the version of `made` into `folder`; all but the newest of those `before` it are removed. Raises `BertNerError` where that would remove somebody else's files."
-    configs = sorted(made.glob("*/config.pbtxt"), reverse=True)               # the encoder first: bert_ner asks for its own version of it
+    """Move the version of `made` into `folder`; all but the newest of those `before` it are removed.
+
+    Raises `BertNerError` where that would remove somebody else's files."""
+    # the encoder first: bert_ner asks for its own version of it
+    configs = sorted(made.glob("*/config.pbtxt"), reverse=True)
     check_ours(folder, [c.parent.name for c in configs], before)
     for config in configs:
         name, new = config.parent.name, folder/config.parent.name/str(before[-1] + 1)
@@ -251,17 +321,25 @@ def publish_version(
             if old.exists(): shutil.rmtree(old)
 
 def build_repository(
-    folder: str | Path | None = None,  # the model repository, ROOT/model_repository by default
-    backend: str = "embedded",   # a key of `BACKENDS`
-    model: str | Path | None = None,   # a tagger's folder, the pipeline's own by default
-    engine: str = "onnx",        # "onnx" or "onnx-int8"; not used for tensorrt
-    engine_path: str | Path | None = None,    # the TensorRT engine, the pipeline's own by default
-    reset: bool = False,         # as version 1, in place of all that are there
-) -> Path:                       # the model repository
-    "Write a new version. Nothing is touched before all of it is written; what others put there is left alone. Raises `BertNerError` where it is in the way."
+    folder: str | Path | None = None,       # the model repository, ROOT/model_repository by default
+    backend: str = "embedded",              # a key of `BACKENDS`
+    model: str | Path | None = None,        # a tagger's folder, the pipeline's own by default
+    engine: str = "onnx",                   # "onnx" or "onnx-int8"; not used for tensorrt
+    engine_path: str | Path | None = None,  # the TensorRT engine, the pipeline's own by default
+    reset: bool = False,                    # as version 1, in place of all that are there
+) -> Path:                                  # the model repository
+    """Write a new version.
+
+    Nothing is touched before all of it is written; what others put there is left alone. Raises `BertNerError` where
+    it is in the way."""
     folder, model = repository_folder(folder), Path(model or artifact_path("models", "onnx"))
     if not (model/"tagger.json").is_file(): raise BertNerError(f"no trained model in {model}: {training_hint()}")
-    encoder = resolve_encoder(backend, engine, model, Path(engine_path or artifact_path("models", "tensorrt")/"model.plan") if backend == "tensorrt" else Path())
+    encoder = resolve_encoder(
+        backend,
+        engine,
+        model,
+        Path(engine_path or artifact_path("models", "tensorrt") / "model.plan") if backend == "tensorrt" else Path(),
+    )
     before = [] if reset else list_versions(folder)
     if before:
         newest = read_version(folder/"bert_ner"/str(before[-1]))
@@ -270,7 +348,8 @@ def build_repository(
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as tmp:
-            for name in model_names(backend): write_version(Path(tmp)/name, name, (before or [0])[-1] + 1, backend, model, encoder)
+            for name in model_names(backend):
+                write_version(Path(tmp)/name, name, (before or [0])[-1] + 1, backend, model, encoder)
             if before: publish_version(Path(tmp), folder, before)
             for name in model_names(backend) if not before else ():
                 with atomic_path(folder/name, "config.pbtxt") as place: (Path(tmp)/name).rename(place)
@@ -284,7 +363,8 @@ def rollback(
 ) -> int:                              # the version that is the newest now
     "Set the newest version aside, as `bad-N`. Raises `BertNerError` where there is none before it."
     folder = repository_folder(folder)
-    if len(there := list_versions(folder)) < 2: raise BertNerError(f"{folder} has no version to go back to: it has {there or 'none'}")
+    if len(there := list_versions(folder)) < 2:
+        raise BertNerError(f"{folder} has no version to go back to: it has {there or 'none'}")
     with translate_write_errors(folder):
         for place in (folder/name/str(there[-1]) for name in ("bert_ner", "bert_ner_encoder")):
             if not (place/"prepared.json").is_file(): continue                # not ours

@@ -23,7 +23,12 @@ def last_log_error(
     log = re.sub(r"^.*(CUDA|CudaDriver).*$", "", log, flags=re.M)  # it complains of them wherever there is no GPU
     failed = re.findall(r"failed to load '(\w+)' version \d+: ([^\n]*)", log)
     errors = re.findall(r'^E\d+ [^"\n]*"([^\n]*?)"?$', log, re.M) + re.findall(r"^error: ([^\n]*)", log, re.M)
-    lines = [f"{name}: {fault}" for name, fault in failed[-1:]] or errors[-1:] or log.strip().splitlines()[-1:] or ["it said nothing"]
+    lines = (
+        [f"{name}: {fault}" for name, fault in failed[-1:]]
+        or errors[-1:]
+        or log.strip().splitlines()[-1:]
+        or ["it said nothing"]
+    )
     return lines[0].split("\\n")[0].strip()[:300]
 
 # %% ../../nbs/06d_server.ipynb #0064
@@ -60,12 +65,12 @@ def infer_request(
     return dict(inputs=[dict(name="TEXT", datatype="BYTES", shape=[len(texts), 1], data=texts)])
 
 def post_json(
-    url: str,         # host:port of HTTP
-    path: str,        # on that server
-    body: dict[str, Any],  # sent as JSON
+    url: str,                 # host:port of HTTP
+    path: str,                # on that server
+    body: dict[str, Any],     # sent as JSON
     headers: dict[str, str],  # more headers
-    timeout: float,   # seconds
-) -> tuple[int, bytes]:  # (HTTP status, body of the answer); (0, b"") where there is none
+    timeout: float,           # seconds
+) -> tuple[int, bytes]:       # (HTTP status, body of the answer); (0, b"") where there is none
     "One HTTP request."
     link = http.client.HTTPConnection(url, timeout=timeout)
     try:
@@ -76,9 +81,9 @@ def post_json(
     finally: link.close()
 
 def http_error(
-    status: int,   # of HTTP
-    body: bytes,   # of Triton's answer
-) -> str:          # "" where it is none
+    status: int,  # of HTTP
+    body: bytes,  # of Triton's answer
+) -> str:         # "" where it is none
     "Why Triton refused, in a line."
     if status == 200: return ""
     try: said = json.loads(body)["error"].splitlines()[0]
@@ -86,28 +91,46 @@ def http_error(
     return said or (f"HTTP status {status}" if status else "no answer")
 
 # %% ../../nbs/06d_server.ipynb #0068
-RESTRICTED_APIS, ADMIN_HEADER = "model-repository,shared-memory,trace,logging", "bert-ner-key"   # Triton's interfaces that ask for the header KEY
+# Triton's interfaces that ask for the header KEY
+RESTRICTED_APIS, ADMIN_HEADER = "model-repository,shared-memory,trace,logging", "bert-ner-key"
 
 def triton_command(
-    folder: Path,        # the model repository
-    env: Path,           # the server's environment
-    ports: list[int],    # of HTTP, gRPC and metrics
-    memory: str,         # how the names of its shared memory begin
-    models: list[str],   # to load
-    key: str,            # what a request must know to control models
-) -> list[str]:          # program and arguments
-    "How `tritonserver` is called: on loopback only, the configuration taken as it is written, models loaded by who knows the `key`, no memory shared with clients."
+    folder: Path,       # the model repository
+    env: Path,          # the server's environment
+    ports: list[int],   # of HTTP, gRPC and metrics
+    memory: str,        # how the names of its shared memory begin
+    models: list[str],  # to load
+    key: str,           # what a request must know to control models
+) -> list[str]:         # program and arguments
+    """How `tritonserver` is called: on loopback only, the configuration taken as it is written, models loaded by who
+    knows the `key`, no memory shared with clients."""
     program = env/"lib"/"python3.11"/"site-packages"/"pytriton"/"tritonserver"/"bin"/"tritonserver"
-    where = [f"--{name}-{what}={v}" for name, p in zip(("http", "grpc", "metrics"), ports) for what, v in (("address", "127.0.0.1"), ("port", p))]
-    return [str(program), f"--model-repository={folder}", f"--backend-directory={env/'backends'}", *where,
-            f"--backend-config=python,shm-region-prefix-name={memory}", "--disable-auto-complete-config", "--allow-gpu-metrics=false", "--exit-timeout-secs=10",
-            "--model-control-mode=explicit", *(f"--load-model={m}" for m in models), f"--http-restricted-api={RESTRICTED_APIS}:{ADMIN_HEADER}={key}", f"--grpc-restricted-protocol={RESTRICTED_APIS}:{ADMIN_HEADER}={key}"]
+    where = [
+        f"--{name}-{what}={v}"
+        for name, p in zip(("http", "grpc", "metrics"), ports)
+        for what, v in (("address", "127.0.0.1"), ("port", p))
+    ]
+    return [
+        str(program),
+        f"--model-repository={folder}",
+        f"--backend-directory={env / 'backends'}",
+        *where,
+        f"--backend-config=python,shm-region-prefix-name={memory}",
+        "--disable-auto-complete-config",
+        "--allow-gpu-metrics=false",
+        "--exit-timeout-secs=10",
+        "--model-control-mode=explicit",
+        *(f"--load-model={m}" for m in models),
+        f"--http-restricted-api={RESTRICTED_APIS}:{ADMIN_HEADER}={key}",
+        f"--grpc-restricted-protocol={RESTRICTED_APIS}:{ADMIN_HEADER}={key}",
+    ]
 
 # %% ../../nbs/06d_server.ipynb #0071
 STARTUP_LOCK_ERROR = "boost::interprocess::lock_exception"
 
 class TritonServer:
-    "A Triton server on loopback over the model repository `folder`, up when the constructor returns; a context manager."
+    """A Triton server on loopback over the model repository `folder`, up when the constructor returns; a context
+    manager."""
     def __init__(self,
         folder: str | Path | None = None,  # the model repository, ROOT/model_repository by default
         ports: Sequence[int] = (0, 0, 0),  # of HTTP, gRPC and metrics; 0: any free one
@@ -117,8 +140,13 @@ class TritonServer:
     ) -> None:
         self.folder, self.log = repository_folder(folder), Path(log or ROOT/"reports"/"triton.log")
         if len(ports) != 3: raise BertNerError(f"three ports are due, of HTTP, gRPC and metrics, not {len(ports)}")
-        self.process, self.memory, self.key = None, f"bert_ner_{os.getpid()}_{time.monotonic_ns()}_", secrets.token_hex(16)
-        if not list_versions(self.folder): raise BertNerError(f"no model repository in {self.folder}: `bert-ner prepare-triton` makes it")
+        self.process, self.memory, self.key = (
+            None,
+            f"bert_ner_{os.getpid()}_{time.monotonic_ns()}_",
+            secrets.token_hex(16),
+        )
+        if not list_versions(self.folder):
+            raise BertNerError(f"no model repository in {self.folder}: `bert-ner prepare-triton` makes it")
         self.ports, self.env, self.timeout = find_free_ports(ports), ensure_venv(env), timeout
         self.urls = dict(zip(("http", "grpc", "metrics"), (f"127.0.0.1:{p}" for p in self.ports)))
         self._up()
@@ -134,11 +162,24 @@ class TritonServer:
         self.version = list_versions(self.folder)[-1]
         self.suspects = set()
         self.models = model_names(read_version(self.folder/"bert_ner"/str(self.version))["backend"])
-        command = [self.env/"bin"/"python", "-ISc", SUPERVISOR_SCRIPT, *triton_command(self.folder, self.env, self.ports, self.memory, self.models, self.key)]
-        with translate_write_errors(self.log): self.log.parent.mkdir(parents=True, exist_ok=True); log = open(self.log, "ab")
+        command = [
+            self.env / "bin" / "python",
+            "-ISc",
+            SUPERVISOR_SCRIPT,
+            *triton_command(self.folder, self.env, self.ports, self.memory, self.models, self.key),
+        ]
+        with translate_write_errors(self.log):
+            self.log.parent.mkdir(parents=True, exist_ok=True); log = open(self.log, "ab")
         with log:
             self.log_start = log.tell()
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=server_environ(self.env), start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=server_environ(self.env),
+                start_new_session=True,
+            )
 
     def _wait(self):
         end = time.monotonic() + self.timeout
@@ -146,28 +187,48 @@ class TritonServer:
             late, gone = time.monotonic() > end, self.process.poll() is not None
             if late or gone:
                 said = last_log_error(self.said())
-                raise BertNerError(f"Triton {'did not start' if gone else f'was not ready within {self.timeout:g} s'}: {said} (all of it in {self.log})")
+                raise BertNerError(
+                    "Triton "
+                    f"{'did not start' if gone else f'was not ready within {self.timeout:g} s'}: {said} (all of "
+                    f"it in {self.log})"
+                )
             time.sleep(.05)
 
     def _dead(self):
         "Ids of the models' Python processes that have ended and that Triton has not noticed."
         out = set()
         for p in Path("/proc").glob("[0-9]*/stat"):
-            try: number, name, state, _, group = re.match(r"(\d+) \((.*)\) (\w) (\d+) (\d+)", p.read_text(errors="replace"), re.S).groups()
+            try:
+                number, name, state, _, group = re.match(
+                    r"(\d+) \((.*)\) (\w) (\d+) (\d+)", p.read_text(errors="replace"), re.S
+                ).groups()
             except OSError: continue                                            # it has ended meanwhile
-            if int(group) == self.process.pid and state == "Z" and name.startswith("triton_python"): out.add(int(number))
+            if int(group) == self.process.pid and state == "Z" and name.startswith("triton_python"):
+                out.add(int(number))
         return out
 
     def _load(self, back=False):
-        "Have the models loaded, and ask once whether they answer; on the way `back` the encoder has both versions already."
-        for name in ["bert_ner"] if back else self.models[::-1]:        # the encoder is there before the version that asks it
-            if fault := http_error(*post_json(self.urls["http"], f"/v2/repository/models/{name}/load", {}, {ADMIN_HEADER: self.key}, 120)): raise BertNerError(f"{name} was not loaded: {fault}")
-        if fault := http_error(*post_json(self.urls["http"], "/v2/models/bert_ner/infer", infer_request(["Is anybody there?"]), {}, 60)): raise BertNerError(f"bert_ner does not answer: {fault}")
+        """Have the models loaded, and ask once whether they answer; on the way `back` the encoder has both versions
+        already."""
+        # the encoder is there before the version that asks it
+        for name in ["bert_ner"] if back else self.models[::-1]:
+            if fault := http_error(
+                *post_json(
+                    self.urls["http"], f"/v2/repository/models/{name}/load", {}, {ADMIN_HEADER: self.key}, 120
+                )
+            ):
+                raise BertNerError(f"{name} was not loaded: {fault}")
+        if fault := http_error(
+            *post_json(self.urls["http"], "/v2/models/bert_ner/infer", infer_request(["Is anybody there?"]), {}, 60)
+        ):
+            raise BertNerError(f"bert_ner does not answer: {fault}")
 
     def reconcile(self) -> str:  # what was done, in a sentence; "" where nothing was
-        "Look after the server once: where a Python process has died it is started again, another newest version is served, or set aside where it fails."
+        """Look after the server once: where a Python process has died it is started again, another newest version is
+        served, or set aside where it fails."""
         before, self.suspects = self.suspects, self._dead()
-        if before & self.suspects:                                              # one that is just being stopped is seen once
+        # one that is just being stopped is seen once
+        if before & self.suspects:
             self.stop(kill=True); self._up()
             return "a Python process of the server had died: it was started again"
         newest = max(list_versions(self.folder), default=self.version)
@@ -189,7 +250,8 @@ class TritonServer:
         return self.process is not None and self.process.poll() is None
 
     def stop(self, kill: bool = False) -> None:
-        "Stop the server and everything that it started, `kill` without waiting for those who wait; does nothing the second time."
+        """Stop the server and everything that it started, `kill` without waiting for those who wait; does nothing the
+        second time."""
         process, self.process = self.process, None
         if process is None: return
         if kill: os.killpg(process.pid, signal.SIGKILL)
@@ -205,16 +267,21 @@ class TritonServer:
 
 # %% ../../nbs/06d_server.ipynb #0073
 def serve(
-    folder: str | Path | None = None,  # the model repository, ROOT/model_repository by default
+    folder: str | Path | None = None,           # the model repository, ROOT/model_repository by default
     ports: Sequence[int] = (8000, 8001, 8002),  # of HTTP, gRPC and metrics
-    **kw: Any,                         # more of `TritonServer`
+    **kw: Any,                                  # more of `TritonServer`
 ) -> None:
     "Serve until Ctrl-C or SIGTERM. Raises `BertNerError` where the server does not start, or ends by itself."
     def leave(*_): raise KeyboardInterrupt
-    handlers = {s: signal.signal(s, leave) for s in (signal.SIGTERM, signal.SIGINT)}  # a background job starts with SIGINT ignored
+    # a background job starts with SIGINT ignored
+    handlers = {s: signal.signal(s, leave) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         with TritonServer(folder, ports, **kw) as server:
-            print(f"Triton serves bert_ner: gRPC {server.urls['grpc']}, HTTP {server.urls['http']}, metrics {server.urls['metrics']}; Ctrl-C stops it", flush=True)
+            print(
+                f"Triton serves bert_ner: gRPC {server.urls['grpc']}, HTTP {server.urls['http']}, metrics "
+                f"{server.urls['metrics']}; Ctrl-C stops it",
+                flush=True,
+            )
             before = ""
             while server.is_alive():
                 try: said = server.reconcile()
@@ -222,17 +289,21 @@ def serve(
                 if said and said != before: print(said, flush=True)         # a fault that stays is told once
                 before = said
                 time.sleep(.5)
-            raise BertNerError(f"the server ended by itself: {last_log_error(server.said())} (all of it in {server.log})")
+            raise BertNerError(
+                f"the server ended by itself: {last_log_error(server.said())} (all of it in {server.log})"
+            )
     except KeyboardInterrupt: print("stopped", flush=True)
     finally:
         for s, handler in handlers.items(): signal.signal(s, handler)
 
 # %% ../../nbs/06d_server.ipynb #0091
 class RemoteServer:
-    "A server that somebody else runs, with the face of `TritonServer`; `url` is host:port of HTTP, gRPC and metrics are on the two ports after it."
+    """A server that somebody else runs, with the face of `TritonServer`; `url` is host:port of HTTP, gRPC and metrics
+    are on the two ports after it."""
     def __init__(self, url: str) -> None:
         host, _, port = url.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or int(port) > 65533: raise BertNerError(f"TRITON_URL is '{url}': write host:port of HTTP, as in localhost:8000")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65533:
+            raise BertNerError(f"TRITON_URL is '{url}': write host:port of HTTP, as in localhost:8000")
         self.urls = {name: f"{host}:{int(port) + i}" for i, name in enumerate(("http", "grpc", "metrics"))}
 
     def __enter__(self) -> Self: return self

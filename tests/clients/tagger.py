@@ -15,14 +15,18 @@ def longest(found: Entities) -> Entity | None: return max(found, key=lambda e: e
 
 
 def places(tagger: Tagger, texts: list[str]) -> dict[str, list[str]]:
-    return {text: [e.text for e in found if e.label == "geo" and e.score > .5] for text, found in zip(texts, tagger.tag_batch(texts))}
+    return {
+        text: [e.text for e in found if e.label == "geo" and e.score > 0.5]
+        for text, found in zip(texts, tagger.tag_batch(texts))
+    }
 
 
-def count(tagger: Tagger, path: Path) -> int: return sum(len(found) for found in tagger.pipe(lines(path), chunk_chars=10_000))
+def count(tagger: Tagger, path: Path) -> int:
+    return sum(len(found) for found in tagger.pipe(lines(path), chunk_chars=10_000))
 
 
 async def answer(tagger: Tagger, texts: list[str]) -> list[Entities]:
-    served = AsyncTagger(tagger, limit=32)
+    served = AsyncTagger(tagger, max_batch_size=32)
     return await asyncio.gather(*(served.tag(text) for text in texts))
 
 
@@ -34,14 +38,24 @@ def main() -> None:
     rest: Entities = found[1:]
     both: list[Entity] = [first, *rest]
     start: int = first.start
-    text: str = first.text + found.text + found.to_json() + found.to_conll() + str(first.as_dict()["label"])
-    tags: list[str] = tagger.tag_words([["in", "Paris"]])[0].tags
-    words: list[str] = [word for t in tagger.tag_words(iter([("in", "Paris")])) for word in t.tags]
-    score: float = float(tagger.tag_words([["in", "Paris"]])[0].probs[0])
+    text: str = first.text + found.text + found.to_json() + found.to_conll() + str(first.to_dict()["label"])
+    tags: list[str] = tagger.tag_tokenized([["in", "Paris"]])[0].tags
+    words: list[str] = [word for t in tagger.tag_tokenized(iter([("in", "Paris")])) for word in t.tags]
+    score: float = float(tagger.tag_tokenized([["in", "Paris"]])[0].probs[0])
     again: Tagger = pickle.loads(pickle.dumps(tagger))
     line: str = again.description + repr(again.about.get("date"))
     answers: list[Entities] = asyncio.run(answer(again, [text, line]))
-    print(both, start, tags, words, score, len(answers), longest(found), places(tagger, [text]), count(tagger, Path("texts.txt")))
+    print(
+        both,
+        start,
+        tags,
+        words,
+        score,
+        len(answers),
+        longest(found),
+        places(tagger, [text]),
+        count(tagger, Path("texts.txt")),
+    )
 
 
 if __name__ == "__main__": main()
