@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
 TRITON := .venv-triton/made-from
 
-.PHONY: help setup repro test check lab demo docs readme experiments bench bulk pretrained lock clean
+.PHONY: help setup repro test check lab demo docs readme outputs experiments bench bulk pretrained lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -75,6 +75,10 @@ docs: setup ## the executed notebooks, the figures and the library's functions a
 
 readme: setup ## write README.md and docs/results.md from their notebooks and metrics/, and the highlighted text in nbs/07_demo.ipynb
 	@python -c "from bert_ner.docs import *; print('readme: wrote', *write_pages(), write_static_preview())"
+
+outputs: setup ## run the notebooks and keep what their cells tagged `output` show (some minutes)
+	@echo "outputs: running the notebooks"
+	@python -c "from bert_ner.outputs import *; print('outputs:', sum(write_outputs().values()), 'cells')"
 
 experiments: setup ## the finished experiments of this corpus, best first: F1, minutes, what differs
 	@bert-ner experiments

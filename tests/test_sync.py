@@ -156,3 +156,8 @@ def test_the_tree_in_contributing_names_what_is_there():
         and made <= set(names)
         and [n for n in names if n not in made and not (ROOT / n).exists()] == []
     )
+
+
+def test_outputs_in_git_are_those_of_their_cells():
+    from bert_ner.outputs import stale_outputs
+    assert stale_outputs() == [], "run `make outputs`"
