@@ -43,11 +43,11 @@ class Figures:
         def value(m):
             found = self.read(*m[1].split("/"))
             try:
-                for key in m[2].split("/"): found = found[int(key) if isinstance(found, list) else key]
+                for key in " ".join(m[2].split()).split("/"): found = found[int(key) if isinstance(found, list) else key]
                 return format(found, m[3] or "")
             except (KeyError, IndexError, ValueError, TypeError) as e:
                 raise BertNerError(f"{m[0]}: metrics/{m[1]}.json has no such figure ({e})") from None
-        return re.sub(r"\{\{(\w+/\w+): ([^{}:]+)(?:: ([^{}\s]+))?\}\}", value, text)
+        return re.sub(r"\{\{(\w+/\w+):\s+([^{}:]+)(?::\s+([^{}\s]+))?\}\}", value, text)
 
 # %% ../nbs/10_docs.ipynb #0008
 def results_table(

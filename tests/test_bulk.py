@@ -240,7 +240,7 @@ def expected(many, mini_tagger_folder, tmp_path_factory):
         k: v
         for k, v in annotate(many, out, model=mini_tagger_folder, rows_per_shard=20, progress=False).items()
         if k != "seconds"
-    } == dict(rows_per_shard=1188, rejected=12, shards=61, skipped=[])
+    } == dict(rows=1188, rejected=12, shards=61, skipped=[])
     return tree(out)
 
 
@@ -267,7 +267,7 @@ def command(*args, **env):
 
 
 def test_killed_at_any_moment_the_same_command_goes_on(many, expected, mini_tagger_folder, tmp_path):
-    out, args = tmp_path/"out", ("--model", mini_tagger_folder, "--rows", 20)
+    out, args = tmp_path/"out", ("--model", mini_tagger_folder, "--rows-per-shard", 20)
     for count in (1, 12, 30): killed(command(many, out, *args), out, count)
     assert 30 <= finished(out) < 61
     # as a kill leaves it
@@ -403,7 +403,7 @@ def test_an_unreachable_cluster_is_one_sentence(many, mini_tagger_folder, tmp_pa
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0)); deaf.listen()
         for address in ("127.0.0.1:9", "nowhere", f"127.0.0.1:{deaf.getsockname()[1]}"):
-            said = command(many, tmp_path/"out", "--model", mini_tagger_folder, "--address", address)
+            said = command(many, tmp_path/"out", "--model", mini_tagger_folder, "--ray-address", address)
             out, error = said.communicate(timeout=120)
             assert (
                 (said.returncode, out, error.count("\n")) == (1, "", 1)

@@ -603,7 +603,7 @@ def test_a_mistyped_column_of_jsonl_stops_the_run(work, tag):
         tag("a.jsonl", "out", text_column="txt")
     with pytest.raises(BertNerError, match=r"a.jsonl: the column 'id' holds int, not text"):
         tag("a.jsonl", "out", text_column="id")
-    status, out, error = shell("annotate", "a.jsonl", "out", "--text", "Body")
+    status, out, error = shell("annotate", "a.jsonl", "out", "--text-column", "Body")
     assert (status, out) == (1, "") and "there is 'body'" in error and not (work/"out").exists()
     one_sentence(error)
     with (work/"a.jsonl").open("a") as f: f.write('{"txt": "Paris"}\n')
@@ -866,7 +866,7 @@ def test_what_ray_hands_around_are_rows_of_arrow(work, tag, mini_tagger_folder):
         model=mini_tagger_folder,
     )
     annotator = run.Annotator(**job)
-    rows = pa.Table.from_pylist([dict(file=i, ray_address=os.fsencode(f)) for i, f in enumerate(files)]).to_pylist()
+    rows = pa.Table.from_pylist([dict(file=i, address=os.fsencode(f)) for i, f in enumerate(files)]).to_pylist()
     for row in rows:
         for part in run._cut_for_ray(row, config, frozenset()):
             annotator(dict(part=pa.array([part["part"]]).to_pylist()))

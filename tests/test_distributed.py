@@ -130,7 +130,7 @@ def test_torchrun_gives_what_one_process_gives(one, base, tmp_path):
 def workers(process) -> dict[int, int]:
     "Rank -> id of the processes that `process` has training."
     launcher = [p for p, parent, _, _ in processes() if parent == process.pid]
-    found = [p for p, parent, _, command in processes() if parent in launcher and "import work" in command]
+    found = [p for p, parent, _, command in processes() if parent in launcher and "import _run_worker" in command]
     ranks = {}
     for p in found:
         # one may end, or not have begun
@@ -174,7 +174,7 @@ def test_killed_processes_leave_nothing_half_done_and_go_on(one, base, tmp_path)
         process.returncode == 1
         and len(said) == 1
         and "training process 2 of 2 was killed (signal 9" in said[0]
-        and "goes on from its last checkpoint" in said[0]
+        and "resumes from its last checkpoint" in said[0]
     )
     assert "Traceback" not in err and sorted(p.name for p in tmp_path.iterdir()) == ["bert.checkpoints", "bert.log"]
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import bert_ner
-from bert_ner import BertNerError, Entities, Entity, Tagger, engines
+from bert_ner import BertNerError, Entities, Entity, Tagger, tagger
 from bert_ner.core import ROOT
 from bert_ner.corpus import iter_conll, iter_tagged_tokens
 
@@ -91,7 +91,7 @@ def test_a_data_frame_without_rows_has_the_types_of_a_full_one(found):
 
 
 def test_spacy_is_asked_for_where_it_is_not_installed(found, monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    monkeypatch.setattr(tagger, "find_spec", lambda name: None)
     with pytest.raises(BertNerError, match="pip install spacy"): found.to_spacy()
 
 
