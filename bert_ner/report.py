@@ -94,7 +94,6 @@ def report_page(
     end."""
     address = address or _notebook_address
     from nbconvert import HTMLExporter
-    from nbconvert.filters import Highlight2HTML
     from pygments.formatters import HtmlFormatter
     exporter = HTMLExporter(raw_template=REPORT_CELL, exclude_input_prompt=True, exclude_output_prompt=True)
     exporter.register_filter("clean_html", lambda text: text)

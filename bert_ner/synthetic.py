@@ -7,11 +7,10 @@ __all__ = ['SPLITS', 'load_templates', 'split_items', 'fill_template', 'generate
            'write_synthetic_corpus']
 
 # %% ../nbs/00i_synthetic.ipynb #0002
-import csv, hashlib, io, itertools, json, random, re
-from collections import Counter
+import hashlib, itertools, json, random, re
 from pathlib import Path
 from .core import *
-from .corpus import GMB_COLUMNS, corpus_csv
+from .corpus import corpus_csv
 
 # %% ../nbs/00i_synthetic.ipynb #0008
 def load_templates(

@@ -16,7 +16,7 @@ from .core import *
 from .windows import *
 from .engines import *
 from .tagger import *
-from .export import MODEL_INPUTS, check_threshold
+from .export import check_threshold
 import numpy as np
 
 # %% ../nbs/05_tensorrt.ipynb #0007

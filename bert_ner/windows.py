@@ -8,7 +8,7 @@ __all__ = ['MODEL_INPUTS', 'plan_windows', 'Window', 'WindowTokenizer', 'batch_b
            'model_info']
 
 # %% ../nbs/00c_windows.ipynb #0003
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, islice

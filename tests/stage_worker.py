@@ -17,7 +17,7 @@ import matplotlib
 
 matplotlib.use("agg")
 from bert_ner.cli import is_stage_cell
-from bert_ner.core import ROOT, list_notebooks
+from bert_ner.core import list_notebooks
 
 
 def run(stage, changes):

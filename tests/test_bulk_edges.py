@@ -21,7 +21,7 @@ from hypothesis import given, settings, strategies as st
 from bert_ner.annotate import manifest, readers, run, shards
 from bert_ner.annotate.manifest import REJECTED
 from bert_ner.annotate.run import annotate, entity_stats
-from bert_ner.annotate.readers import find_files, partition_values
+from bert_ner.annotate.readers import find_files
 from bert_ner.core import BertNerError
 
 def setattr_everywhere(monkeypatch, name, value):

@@ -142,7 +142,6 @@ def test_both_models_learn_the_new_tags(trained):
 
 
 def test_the_exported_tagger_finds_them_in_text(trained):
-    import bert_ner.baseline  # makes its engine known
     from bert_ner.tagger import Tagger
     from bert_ner.engines import model_labels
     top, ds, _ = trained

@@ -218,7 +218,7 @@ def test_a_zip_with_one_corpus_needs_no_name(tmp_path):
 def encrypted(path):
     make_zip(path, **{"a.conll": "a O\n"})
     data = bytearray(path.read_bytes())
-    for sign, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)): data[(i := data.index(sign)) + at] |= 1
+    for sign, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)): data[data.index(sign) + at] |= 1
     path.write_bytes(bytes(data))
 
 

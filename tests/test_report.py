@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from playwright.sync_api import sync_playwright
 
 from bert_ner.cli import run_notebook
-from bert_ner.core import ROOT, list_notebooks
+from bert_ner.core import list_notebooks
 from bert_ner.report import report_page, report_parts, run_parameters
 
 STAGES = [

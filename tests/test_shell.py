@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from bert_ner import cli, core
-from bert_ner.core import ROOT, BertNerError
+from bert_ner.core import ROOT
 from bert_ner.engines import default_model_dir
 
 PROGRAM = str(Path(sys.executable).parent/"bert-ner")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bert_ner.cli import is_stage_cell, run_stage, stage_cells, stage_code, stage_parameters, write_stage_code
+from bert_ner.cli import is_stage_cell, run_stage, stage_cells, stage_code, write_stage_code
 from bert_ner.core import PARAM_RULES, ROOT, BertNerError, check_params, list_notebooks, stage_params
 
 NOTEBOOKS = {f.stem.partition("_")[2]: f for f in list_notebooks()

@@ -156,7 +156,7 @@ def within(seconds, what): return asyncio.run(asyncio.wait_for(what, seconds))
 def test_the_next_event_loop_is_served_after_one_that_ended_in_a_batch(slow):
     served = AsyncTagger(slow)
     async def left():
-        task = asyncio.create_task(served.tag("in Paris"))
+        task = asyncio.create_task(served.tag("in Paris"))  # noqa: F841  (without a reference it may be collected)
         await asyncio.to_thread(slow.entered.wait, 60)
         raise KeyError("an error elsewhere")
     with pytest.raises(KeyError): asyncio.run(left())

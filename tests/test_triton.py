@@ -1,5 +1,5 @@
 "The real Triton server over a miniature tagger: same entities, faults answered, nothing left behind."
-import asyncio, http.client as plain, json, os, shutil, signal, socket, subprocess, sys, threading, time
+import asyncio, http.client as plain, json, shutil, signal, socket, subprocess, sys, threading, time
 from functools import partial
 from pathlib import Path
 

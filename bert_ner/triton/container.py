@@ -6,7 +6,7 @@
 __all__ = ['compose_command', 'serve_docker']
 
 # %% ../../nbs/06e_container.ipynb #0003
-import os, secrets, shlex, shutil, subprocess
+import os, secrets, shlex, subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from ..core import *

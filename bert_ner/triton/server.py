@@ -7,7 +7,7 @@ __all__ = ['SUPERVISOR_SCRIPT', 'RESTRICTED_APIS', 'ADMIN_HEADER', 'STARTUP_LOCK
            'infer_request', 'post_json', 'http_error', 'triton_command', 'TritonServer', 'serve', 'RemoteServer']
 
 # %% ../../nbs/06d_server.ipynb #0003
-import http.client, json, os, re, secrets, signal, subprocess, sys, tempfile, threading, time
+import http.client, json, os, re, secrets, signal, subprocess, time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
