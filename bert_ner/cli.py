@@ -584,7 +584,7 @@ def experiments(
 ):
     """Compare the finished experiments on this corpus, best first: F1 on validation, minutes, and the parameters that
     differ."""
-    from bert_ner.sweep import sweep_table
+    from bert_ner.tracking import sweep_table
     import dvc.api
     if not (ROOT/".git").exists():
         raise BertNerError(

@@ -247,7 +247,7 @@ class MlflowRun:
         with tempfile.TemporaryDirectory() as d:
             shutil.copytree(model, Path(d)/"model"/"data")
             made = Model(run_id=self.id, signature=ModelSignature(Schema([ColSpec("string")])))
-            add_to_model(made, loader_module="bert_ner.track", data="data")
+            add_to_model(made, loader_module="bert_ner.tracking", data="data")
             made.save(str(Path(d)/"model"/"MLmodel"))
             client.log_artifacts(self.id, str(Path(d)/"model"), "model")
         name = f"{self.about['project']}-{self.about['corpus']}"

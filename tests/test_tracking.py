@@ -204,7 +204,7 @@ def test_the_card_names_what_it_was_made_of(client, runs, tmp_path):
     f1 = runs["sample-tiny-encoder-43"].data.metrics["test/micro_f1"]
     for part in (
         "# sample-tiny-encoder-43",
-        "| limit | 32 |",
+        "| max_train_samples | 32 |",
         "| corpus_sha256 | c0ffee |",
         f"{f1:.4f}",
         *(f"| {k} |" for k in GMB_LABELS),
