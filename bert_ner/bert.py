@@ -31,7 +31,7 @@ import numpy as np, torch
 def resolve_checkpoint(
     model_name_or_path: str,  # "package:NAME/FOLDER" (shipped by a Python package), a local folder, or a name on the model hub
 ) -> str:                     # a folder, or the name
-    "Where `model_name_or_path` is. Raises `BertNerError` where its package is not installed."
+    "The folder or hub name that `model_name_or_path` stands for. Raises `BertNerError` if its package is not installed."
     if model_name_or_path.startswith("package:"):
         name, _, folder = model_name_or_path.removeprefix("package:").partition("/")
         spec = find_spec(name)
@@ -45,8 +45,7 @@ def resolve_checkpoint(
 def encoder_name(
     model_name_or_path: str,  # see `resolve_checkpoint`
 ) -> str:                     # e.g. "bert-base-cased"
-    """A short name of the encoder `model_name_or_path`: its package's, its folder's or its own; for a model trained
-    here, that of the encoder it began with."""
+    """A short name of the encoder `model_name_or_path`: that of its package, its folder or the hub; for a model trained here, that of its pretrained encoder."""
     if model_name_or_path.startswith("package:"):
         return model_name_or_path.removeprefix("package:").partition("/")[0].removeprefix("gt_").replace("_", "-")
     where = Path(resolve_checkpoint(model_name_or_path))
@@ -57,14 +56,14 @@ def encoder_name(
 def load_model_and_tokenizer(
     model_name_or_path: str,       # see `resolve_checkpoint`
     tags: list[str] = GMB_TAGS,    # the tag set
-    dropout: float | None = None,  # in the encoder, none on attention's weights; None: as it was pretrained
+    dropout: float | None = None,  # in the encoder, none on attention weights; None: as pretrained
 ):                                 # (model with a new head for `tags`, transformers' tokenizer)
-    "Load the encoder `model_name_or_path`. Raises `BertNerError` where neither a folder nor the model hub has it."
+    "Load the encoder `model_name_or_path`. Raises `BertNerError` if neither a folder nor the model hub has it."
     from transformers import AutoModelForTokenClassification, AutoTokenizer
     from transformers.utils import logging
     where, level = resolve_checkpoint(model_name_or_path), logging.get_verbosity()
     drop = {} if dropout is None else dict(hidden_dropout_prob=dropout, attention_probs_dropout_prob=0.)
-    logging.set_verbosity_error()                 # a new head is what we want here, no warning is due
+    logging.set_verbosity_error()                 # the new head is intended: no warning
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True)
         model = AutoModelForTokenClassification.from_pretrained(
@@ -73,7 +72,7 @@ def load_model_and_tokenizer(
             ignore_mismatched_sizes=True,
             attn_implementation="sdpa"
             if torch.cuda.is_available()
-            else "eager",  # a third faster in training on a processor
+            else "eager",  # a third faster in training on a CPU
             id2label=dict(enumerate(tags)),
             label2id={t: i for i, t in enumerate(tags)},
             **drop,
@@ -87,10 +86,10 @@ def load_model_and_tokenizer(
 # %% ../nbs/03_bert.ipynb #0014
 def make_window_tokenizer(
     tokenizer,           # transformers' fast tokenizer
-    case_feature: bool,  # token type 1 on capitalised words
-    max_length: int,     # pieces a window
+    case_feature: bool,  # token type 1 on capitalized words
+    max_length: int,     # tokens per window
 ) -> WindowTokenizer:    # words to windows
-    "The `WindowTokenizer` of a transformers tokenizer, without truncation or padding of its own."
+    "The `WindowTokenizer` of a transformers tokenizer, with truncation and padding switched off."
     tok = tokenizer.backend_tokenizer
     tok.no_truncation(); tok.no_padding()
     return WindowTokenizer(tok, case_feature, max_length)
@@ -98,9 +97,9 @@ def make_window_tokenizer(
 def tokenize_and_align_labels(
     window_tokenizer: WindowTokenizer,  # words to windows
     words: list[list[str]],             # of each sentence
-    labels: list[list[int]],            # tag ids, one a word
-):                                      # datasets.Dataset: input_ids, token_type_ids, labels, length; one row a window
-    "What the Trainer reads: one row a window, -100 on all but the first piece of each judged word."
+    labels: list[list[int]],            # tag ids, one per word
+):                                      # datasets.Dataset: input_ids, token_type_ids, labels, length; one row per window
+    "What the Trainer reads: one row per window, -100 on all but the first token of each scored word."
     from datasets import Dataset
     rows = []
     for w in window_tokenizer.encode(words):
@@ -114,10 +113,10 @@ def tokenize_and_align_labels(
 # %% ../nbs/03_bert.ipynb #0016b
 def oversample_rare(
     part,                       # of the corpus
-    times: int,                 # how often a sentence with a rare type is read
-    max_fraction: float = .01,  # of all entities: below it a type is rare
+    times: int,                 # how often a sentence with a rare label is read
+    max_fraction: float = .01,  # of all entities: below it a label is rare
 ):                              # datasets.Dataset
-    "The sentences of `part`, those with a rare type `times` times."
+    "The sentences of `part`, those with a rare label `times` times."
     names = part.features["tags"].feature.names
     found = [[names[t][2:] for t in y if names[t].startswith("B-")] for y in part["tags"]]
     counts = Counter(k for s in found for k in s)
@@ -128,7 +127,7 @@ def oversample_rare(
 def make_compute_metrics(
     tags: list[str],  # the tag set, in the model's order
 ):                    # a function of transformers' EvalPrediction
-    "Trainer's `compute_metrics`: strict micro and macro F1 after masked Viterbi, read at first pieces."
+    "Trainer's `compute_metrics`: strict micro and macro F1 after masked Viterbi, read at first tokens."
     def compute(p):
         keep = [y != -100 for y in p.label_ids]
         pred = decode_tags([log_softmax(x[k]) for x, k in zip(p.predictions, keep)], tags)
@@ -139,13 +138,12 @@ def make_compute_metrics(
 
 # %% ../nbs/03_bert.ipynb #0027b
 def epoch_length_sampler(
-    lengths: list[int],  # pieces of each training window
-    batch: int,          # windows a step, of all processes together
+    lengths: list[int],  # tokens of each training window
+    batch: int,          # windows per step, of all processes together
     seed: int,           # of the training
-    step,                # a function of nothing: steps done
+    step,                # a function that returns the number of completed steps
 ):                       # torch.utils.data.Sampler: indices of one epoch
-    """The order of an epoch: neighbours are of similar length (transformers' `LengthGroupedSampler`), drawn from
-    `seed` and the epoch that `step` falls into."""
+    """The order of an epoch: neighbors have similar lengths (transformers' `LengthGroupedSampler`), drawn from `seed` and the epoch of `step`."""
     from transformers.trainer_pt_utils import LengthGroupedSampler
     class EpochSampler(LengthGroupedSampler):
         def __iter__(self):
@@ -158,16 +156,15 @@ def epoch_length_sampler(
 
 # %% ../nbs/03_bert.ipynb #0027e
 def rdrop_loss(
-    smoothing: float,    # share of a label that is spread over all tags
-    rdrop_alpha: float,  # weight of the symmetric Kullback-Leibler divergence between two passes, a word's mean
+    smoothing: float,    # share of a target that is spread over all tags
+    rdrop_alpha: float,  # weight of the symmetric Kullback-Leibler divergence between two passes, mean per word
 ):                       # for Trainer's `compute_loss_func`
-    """Cross entropy over the judged words; in training with `rdrop_alpha`, where the second half of a batch is the
-    first once more, R-Drop's term too (Liang et al. 2021)."""
+    """Cross entropy over the scored words; in training with `rdrop_alpha`, where the second half of a batch repeats the first, plus R-Drop's term (Liang et al. 2021)."""
     from transformers.trainer_pt_utils import LabelSmoother
     smoother, kl = LabelSmoother(smoothing), torch.nn.functional.kl_div
     def loss(outputs, labels, num_items_in_batch=None):
         cost = smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
-        if not rdrop_alpha or not outputs["logits"].requires_grad: return cost        # evaluation reads a window once
+        if not rdrop_alpha or not outputs["logits"].requires_grad: return cost        # evaluation reads each window once
         p, q = (x[y != -100].log_softmax(-1) for x, y in zip(outputs["logits"].chunk(2), labels.chunk(2)))
         return (
             cost
@@ -179,12 +176,11 @@ def rdrop_loss(
 
 # %% ../nbs/03_bert.ipynb #0027q
 def apply_layerwise_lr_decay(
-    optimizer,     # torch.optim.Optimizer of `model`, changed in place; before a schedule reads its rates
+    optimizer,     # torch.optim.Optimizer of `model`, changed in place before a scheduler reads its rates
     model,         # a transformers BERT with a head
-    decay: float,  # share of the rate of the layer above; 1: all the same
+    decay: float,  # fraction of the rate of the layer above; 1: all equal
 ) -> None:
-    """Let learning rates fall from the head (whole) over each layer to the embeddings (`decay` to the power of layers
-    + 1; Sun et al. 2019, Howard & Ruder 2018)."""
+    """Let the learning rate decay from the head (full) layer by layer to the embeddings (`decay` to the power of layers + 1; Sun et al. 2019, Howard & Ruder 2018)."""
     names, layers, groups = {p: name for name, p in model.named_parameters()}, model.config.num_hidden_layers, []
     def depth(p):
         layer = re.search(r"\.layer\.(\d+)\.", names[p])
@@ -201,12 +197,11 @@ def make_trainer(
     train, validation,               # from `tokenize_and_align_labels`
     tags: list[str],                 # the tag set
     folder: Path,                    # for checkpoints
-    rdrop_alpha: float = 0.,         # see `rdrop_loss`; every window is read twice where it is not 0
+    rdrop_alpha: float = 0.,         # see `rdrop_loss`; every window is read twice if it is not 0
     layerwise_lr_decay: float = 1.,  # see `apply_layerwise_lr_decay`
     **args,                          # of transformers.TrainingArguments
 ):                                   # transformers.Trainer
-    """A `Trainer` for token classification: length-grouped batches, dynamic padding, the mean loss over the words of
-    all processes, bf16 where the hardware has it."""
+    """A `Trainer` for token classification: length-grouped batches, dynamic padding, the loss averaged over the words of all processes, bf16 if the hardware supports it."""
     from transformers import DataCollatorForTokenClassification, Trainer, TrainingArguments
     class GroupedTrainer(Trainer):
         def _get_train_sampler(self, dataset=None):
@@ -256,7 +251,7 @@ def make_trainer(
 
 # %% ../nbs/03_bert.ipynb #0028b
 class ByteDropout(torch.nn.Dropout):
-    "Dropout that takes one random byte an element, so that `p` is rounded to 256ths."
+    "Dropout that uses one random byte per element, so that `p` is rounded to 256ths."
     def forward(self, x):
         cut, n = round(self.p * 256), x.numel()
         if not self.training or not cut: return x
@@ -266,16 +261,15 @@ class ByteDropout(torch.nn.Dropout):
 def replace_dropout(
     model,  # any torch module, changed in place
 ):          # the model
-    "Let a `ByteDropout` stand in for every dropout layer of `model`."
+    "Replace every dropout layer of `model` with a `ByteDropout`."
     for m in list(model.modules()):
         for name, child in m.named_children():
             if type(child) is torch.nn.Dropout: setattr(m, name, ByteDropout(child.p))
     return model
 
 # %% ../nbs/03_bert.ipynb #0028d
-def disable_malloc_trim() -> bool:  # False where the C library has no such settings
-    """Let glibc keep what is freed for the next allocation, whatever its size (mallopt(3)): M_MMAP_MAX 0, and
-    M_TRIM_THRESHOLD as high as it goes."""
+def disable_malloc_trim() -> bool:  # False if the C library has no such settings
+    """Let glibc keep freed memory of any size for the next allocation (mallopt(3)): M_MMAP_MAX 0, M_TRIM_THRESHOLD at its maximum."""
     libc = ctypes.CDLL(None)
     return hasattr(libc, "mallopt") and all(libc.mallopt(what, to) for what, to in ((-4, 0), (-1, 2**31 - 1)))
 
@@ -283,8 +277,8 @@ def disable_malloc_trim() -> bool:  # False where the C library has no such sett
 def find_resumable_checkpoint(
     folder: Path,  # of the checkpoints
     run: dict,     # what identifies the run: parameters, corpus hash
-) -> str | None:   # the checkpoint to go on from, None to start anew
-    "The newest whole checkpoint in `folder` of this very `run`; checkpoints of any other run are removed."
+) -> str | None:   # the checkpoint to resume from; None: start over
+    "The newest complete checkpoint of `run` in `folder`; checkpoints of any other run are removed."
     from transformers.trainer_utils import get_last_checkpoint
     folder = Path(folder)
     if folder.exists() and (not (folder/"run.json").exists() or read_json(folder/"run.json") != run):
@@ -299,11 +293,9 @@ def find_resumable_checkpoint(
 def bake_in_temperature(
     model,                              # a transformers model for token classification, changed in place
     window_tokenizer: WindowTokenizer,  # words to windows
-    part,                               # of the corpus, to fit on
+    part,                               # a split of the corpus, to fit on
 ) -> float:                             # the temperature
-    """Divide the logits of `model` by the temperature that fits the entities' words of `part` best (Guo et al.
-
-    2017), by scaling its classifier."""
+    """Divide the logits of `model` by the temperature that fits the words of the entities in `part` best (Guo et al. 2017), by scaling its classifier."""
     logps, gold = (
         word_log_probs(TorchEngine(model, supports_bf16()), window_tokenizer, list(part["words"])),
         [np.array(y) for y in part["tags"]],
@@ -318,23 +310,20 @@ def bake_in_temperature(
 # %% ../nbs/03_bert.ipynb #0038
 def fine_tune(
     ds,                              # DatasetDict from `load_splits`
-    folder: Path,                    # where the model goes; checkpoints lie beside it while it trains
+    folder: Path,                    # where the model goes; checkpoints are beside it during training
     model_name_or_path: str,         # the pretrained encoder, see `resolve_checkpoint`
-    case_feature: bool = False,      # token type 1 on capitalised words
-    max_length: int = 512,           # pieces a window
-    dropout: float | None = None,    # in the encoder; None: as it was pretrained
-    max_train_samples: int = 0,      # training sentences; 0, or more than there are: all
-    rare_oversampling: int = 1,      # how often a sentence with a rare type is read in an epoch, see `oversample_rare`
-    rdrop_alpha: float = 0.,         # weight of the difference between two dropout passes, see `rdrop_loss`
-    layerwise_lr_decay: float = 1.,  # learning rate of a layer, as a share of that of the layer above, see `apply_layerwise_lr_decay`
+    case_feature: bool = False,      # token type 1 on capitalized words
+    max_length: int = 512,           # tokens per window
+    dropout: float | None = None,    # in the encoder; None: as pretrained
+    max_train_samples: int = 0,      # training sentences; 0: all
+    rare_oversampling: int = 1,      # how often a sentence with a rare label is read in an epoch, see `oversample_rare`
+    rdrop_alpha: float = 0.,         # weight of the KL divergence between two dropout passes, see `rdrop_loss`
+    layerwise_lr_decay: float = 1.,  # learning rate relative to the layer above, see `apply_layerwise_lr_decay`
     evals_per_epoch: int = 1,        # per epoch
-    tracker: Tracker | None = None,  # sees the curves as they grow
+    tracker: Tracker | None = None,  # gets the curves during training
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
-    """Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` whole or not at all.
-
-    Goes on from its own checkpoints. Under torchrun the first process writes. Raises `BertNerError` where the encoder
-    is missing, or reads less than `max_length`."""
+    """Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` atomically. Resumes from its own checkpoints. Under torchrun, the main process writes. Raises `BertNerError` if the encoder is missing, or its maximum length is below `max_length`."""
     run = dict(
         model_name_or_path=model_name_or_path,
         case_feature=case_feature,
@@ -363,11 +352,11 @@ def fine_tune(
     with world.main_process_first(): start = find_resumable_checkpoint(checkpoints, run)
     model, tokenizer = load_model_and_tokenizer(model_name_or_path, tags, dropout)
     if not torch.cuda.is_available(): replace_dropout(model)
-    # half an epoch is judged at its end
+    # evaluate at least at the end
     evals_per_epoch = max(evals_per_epoch, int(np.ceil(1 / args.get("num_train_epochs", 3))))
     reads = model.config.max_position_embeddings
     if max_length > reads:
-        raise BertNerError(f"bert.max_length is {max_length}: '{model_name_or_path}' reads {reads} pieces at most")
+        raise BertNerError(f"bert.max_length is {max_length}: '{model_name_or_path}' reads {reads} tokens at most")
     window_tokenizer = make_window_tokenizer(tokenizer, case_feature, max_length)
     part = oversample_rare(
         ds["train"].select(range(min(max_train_samples or len(ds["train"]), len(ds["train"])))), rare_oversampling
@@ -415,14 +404,14 @@ def fine_tune(
 
 # %% ../nbs/03_bert.ipynb #0041e
 def fine_tune_distributed(
-    nproc_per_node: int,  # processes on this machine; 1: this very one
+    nproc_per_node: int,  # processes on this machine; 1: this process
     ds,                   # DatasetDict from `load_splits`
-    folder: Path,         # where the model goes; while it trains, the output of the processes lies beside it, in a log
+    folder: Path,         # where the model goes; during training, the processes' output is in a log beside it
     *args, **options,     # of `fine_tune`
 ) -> dict:                # what `fine_tune` returns
     """`fine_tune` in `nproc_per_node` processes that share every batch.
 
-    Raises `BertNerError` with the first error where one fails or is killed."""
+    Raises `BertNerError` with the first error if one fails or is killed."""
     if nproc_per_node == 1: return fine_tune(ds, folder, *args, **options)
     per_process_batch_size(options["per_device_train_batch_size"], nproc_per_node)
     folder = Path(folder).resolve()

@@ -29,10 +29,8 @@ import numpy as np
 def tag_with_alternatives(
     tagger,                             # a Tagger, or whatever has `tag`
     text: str,                          # any text
-) -> tuple[list[Entity], list | None]:  # the entities; for each its other types (O: none), most probable first, with their probabilities
-    """Entities of `text`, and what else each could be: at most three alternatives of .005 or more.
-
-    None where `tagger` tells only entities."""
+) -> tuple[list[Entity], list | None]:  # the entities; for each its other labels (O: none) with their probabilities, most probable first
+    """Entities of `text`, and up to three alternatives of each, with probabilities of at least .005; None if `tagger` returns only entities."""
     if not isinstance(tagger, Tagger): return tagger.tag(text), None
     offsets = tokenize_words(text)
     if not offsets: return [], []
@@ -64,9 +62,9 @@ def touched_words(
     start: int,        # first character of a selection
     end: int,          # character after its last
 ) -> tuple[int, int]:  # first character, character after the last
-    "From the first to the last of the words that `start` to `end` touches. Raises `BertNerError` where there is none."
+    "The span of the words that `start` to `end` touches. Raises `BertNerError` if there is none."
     start, end = max(0, start), min(end, len(text))
-    a, b = start, end                                                   # no word reaches over white space
+    a, b = start, end                                                   # no word contains white space
     while a and not text[a - 1].isspace(): a -= 1
     while b < len(text) and not text[b].isspace(): b += 1
     words = [(a + x, a + y) for x, y in tokenize_words(text[a:b + 1]) if a + x < end and a + y > start]
@@ -79,28 +77,27 @@ def apply_correction(
     entities: list[Entity],         # its entities
     start: int,                     # first character of the selection
     end: int,                       # character after its last
-    label: str,                     # a type; "": no entity
-    types: list[str] = GMB_LABELS,  # that there are
+    label: str,                     # "": no entity
+    types: list[str] = GMB_LABELS,  # all labels
 ) -> list[Entity]:                  # in the order of the text
-    """`entities` once a person has said that the words within `start` to `end` are a `label`; its score is 1.
-    Raises `BertNerError` where there is no word, or nothing but punctuation."""
+    """`entities` after a user has labeled the words within `start` to `end`; the new entity's score is 1. Raises `BertNerError` if there is no word, or only punctuation."""
     if label and label not in types: raise BertNerError(f"no type '{label}': there are {', '.join(types)}")
     start, end = touched_words(text, start, end)
     if label and not any(c.isalnum() for c in text[start:end]):
-        raise BertNerError(f"'{text[start:end]}' is punctuation, and that alone can be no entity: select a word")
+        raise BertNerError(f"'{text[start:end]}' is only punctuation and cannot be an entity: select a word")
     kept = [e for e in entities if e.end <= start or e.start >= end]
     return sorted([*kept, *([Entity(start, end, label, text[start:end], 1.)] if label else [])], key=lambda e: e.start)
 
 # %% ../nbs/07_demo.ipynb #0017
-CONFIRMED = "="  # the label of a sentence that a person has confirmed
+CONFIRMED = "="  # the label of a confirmed sentence
 
 def apply_corrections(
     text: str,                   # the text
-    entities: list[Entity],      # that the model found
-    edits: list,                 # [start, end, label, words that stood there, of a confirmed sentence its [start, end, label]s] each
-    types: list[str],            # that there are
-) -> tuple[list[Entity], list]:  # the entities; of each edit [start, end, words], or why it does not count
-    "`entities` once `edits` are made, in their order. An edit whose words are no longer there is left out."
+    entities: list[Entity],      # of the model
+    edits: list,                 # [start, end, label, words, for a confirmed sentence its [start, end, label]s] of each
+    types: list[str],  # all labels
+) -> tuple[list[Entity], list]:  # the entities; for each edit [start, end, words], or why it is ignored
+    "`entities` after `edits`, applied in order. An edit whose words are no longer there is ignored."
     made, bounds = [], set()
     if any(e[2] == CONFIRMED for e in edits):
         bounds = {x for s in split_tagged_sentences(text, []) for x in (s[0][0], s[-1][1])}
@@ -126,7 +123,7 @@ def apply_corrections(
 def entities_to_json(
     text: str,               # the text
     entities: list[Entity],  # its entities
-    engine: str,             # the engine that found them
+    engine: str,             # its engine
 ) -> str:                    # indented JSON
     "`text`, `engine` and `entities` with their offsets in characters (Unicode code points), as JSON."
     return (
@@ -148,9 +145,9 @@ def entities_to_csv(
 
 # %% ../nbs/07_demo.ipynb #0025
 def corrections_csv(
-    texts: dict[str, tuple[list[Entity], list[tuple[int, int]]]],  # of each text: its entities as corrected; (start, end) of each correction
+    texts: dict[str, tuple[list[Entity], list[tuple[int, int]]]],  # of each text: its corrected entities; (start, end) of each correction
 ) -> str:                                                          # the corpus's CSV
-    "The sentences of `texts` that hold a correction, each once, as the corpus is written."
+    "The sentences of `texts` with a correction, each once, in the corpus's format."
     def corrected(sentence, places): return any(a < sentence[-1][1] and b > sentence[0][0] for a, b in places)
     return corpus_csv(
         dict.fromkeys(
@@ -213,8 +210,8 @@ FUNCTION_WORDS = {
 
 def detect_foreign_language(
     text: str,  # any text
-) -> str:       # "looks like German", "is in Cyrillic letters"; "": English, or it cannot be told
-    "What `text` is evidently written in, if that is not English: a guess by its script and its function words."
+) -> str:       # "looks like German", "is in Cyrillic letters"; "": English, or unknown
+    "The language of `text`, if it is evidently not English: a guess by script and function words."
     letters = [c for c in text[:5000] if c.isalpha()]
     scripts = Counter(unicodedata.name(c, "LATIN").split()[0] for c in letters)
     for latin in ("LATIN", "FULLWIDTH", "MODIFIER", "MATHEMATICAL"): del scripts[latin]
@@ -251,7 +248,7 @@ def available_engines(
         return TritonTagger(url)
     if (baseline/"tagger.json").is_file() and find_spec("torch"): out["baseline"] = "Bi-LSTM baseline", open_baseline
     try: shipped = pretrained_dir()
-    except BertNerError: shipped = folder                           # this copy of the library has none
+    except BertNerError: shipped = folder                           # this copy of the library ships none
     if shipped.resolve() != folder.resolve():
         out["pretrained"] = "Pretrained, int8", lambda url: Tagger.from_pretrained()
     return {**out, "triton": ("Triton server", open_triton)}
@@ -260,8 +257,8 @@ def available_engines(
 def about_engine(
     engine: str,   # a key of `available_engines`
     folder: Path,  # the tagger's folder
-) -> dict:         # encoder, corpus, sentences, date: those that are known; {}: nothing is
-    "What is known of the training of the model that `engine` runs."
+) -> dict:         # encoder, corpus, sentences, date, as far as known
+    "How the model of `engine` was trained, as far as known."
     if engine == "triton": return {}
     try:
         if engine == "pretrained": return model_info(pretrained_dir())
@@ -283,7 +280,7 @@ MAX_TEXT_CHARS = 1_000_000  # characters that the page takes
 PAGE = Path(find_spec("bert_ner").submodule_search_locations[0])/"page"
 
 class NerWidget(anywidget.AnyWidget):
-    "Type, and the entities appear in place. Raises `BertNerError` where `folder` has no such `engine`."
+    "Type, and the entities appear in place. Raises `BertNerError` if `folder` has no such `engine`."
     _esm, _css = (
         PAGE / "page.js",
         STYLE.removeprefix("<style>").removesuffix("</style>") + (PAGE / "page.css").read_text(encoding="utf-8"),
@@ -291,8 +288,8 @@ class NerWidget(anywidget.AnyWidget):
     start = traitlets.Dict().tag(sync=True)
     def __init__(self,
         folder: Path,     # a tagger's folder
-        triton_url: str,  # what the address field holds at first
-        engine: str,      # the engine chosen at first
+        triton_url: str,  # initial content of the address field
+        engine: str,      # the initial engine
     ):
         self.folder, self.engines, self.types = Path(folder), available_engines(folder), model_labels(folder)
         self.taggers, self.found, self.abouts = {}, {}, {k: about_engine(k, folder) for k in self.engines}
@@ -307,7 +304,7 @@ class NerWidget(anywidget.AnyWidget):
             start=dict(
                 id=self.key,
                 types={t: GMB_LABEL_NAMES.get(t, t) for t in self.types},
-                colours={t: label_color(t) for t in self.types},
+                colors={t: label_color(t) for t in self.types},
                 engines=[(k, label) for k, (label, _) in self.engines.items()],
                 abouts={k: describe(a) for k, a in self.abouts.items()},
                 engine=engine,
@@ -322,17 +319,16 @@ class NerWidget(anywidget.AnyWidget):
         self.on_msg(lambda widget, ask, buffers: self.send(self.handle_message({**ask, "data": b"".join(buffers)})))
 
     def _ipython_display_(self):
-        """Show the widget, and before it a still, which hides where the widget lives: a saved notebook has its result
-        without a kernel."""
+        """Show the widget after a static preview, which is hidden while the widget is alive: a saved notebook shows its result without a kernel."""
         display(HTML(f'<div class="ner-still-{self.key}">{self.still}</div>'))
         display(*self._repr_mimebundle_()[:1], raw=True)
 
 # %% ../nbs/07_demo.ipynb #0035
 @patch
 def handle_message(self: NerWidget,
-    ask: dict,  # id; kind: "tag", "file", "words", "sentence" or "decode"; and what the kind needs: see the methods of these names
-) -> dict:      # id, kind, and what was asked for, or `error`
-    "What the page gets for `ask`."
+    ask: dict,  # id; kind: "tag", "file", "words", "sentence" or "decode"; and the arguments of the method of that name
+) -> dict:      # id, kind, and the result, or `error`
+    "The response to the page's message `ask`."
     kinds = dict(tag=self.tag, file=self.export_file, words=self.words, sentence=self.sentence, decode=self.decode)
     try: told = kinds[ask["kind"]](ask)
     except BertNerError as e: told = dict(error=str(e))
@@ -341,7 +337,7 @@ def handle_message(self: NerWidget,
     return dict(id=ask.get("id"), kind=ask["kind"], **told)
 
 # %% ../nbs/07_demo.ipynb #0036
-MAX_CACHED_CHARS = 3_000_000  # characters of texts whose entities are remembered
+MAX_CACHED_CHARS = 3_000_000  # characters of texts whose entities are cached
 
 @patch
 def predict_cached(self: NerWidget,
@@ -349,9 +345,9 @@ def predict_cached(self: NerWidget,
     engine: str,  # a key of `self.engines`
     url: str,     # of the Triton server
 ) -> tuple:       # entities, their alternatives, milliseconds
-    """What `engine` finds in `text`; what it found there lately is not looked for again.
+    """The entities of `engine` in `text`, cached.
 
-    Raises `BertNerError` where it cannot."""
+    Raises `BertNerError` if it cannot."""
     if len(text) > MAX_TEXT_CHARS:
         raise BertNerError(
             f"the text has {len(text):,} characters and the page takes {MAX_TEXT_CHARS:,}: `bert-ner "
@@ -360,14 +356,14 @@ def predict_cached(self: NerWidget,
     check_text(text)
     if (nul := text.find("\0")) >= 0:
         raise BertNerError(
-            f"the text has a NUL character at {nul:,}: it is no plain text (UTF-16, perhaps), open it as a file"
+            f"the text has a NUL character at {nul:,}: it is not plain text (UTF-16, perhaps), open it as a file"
         )
     if engine not in self.engines:
         raise BertNerError(f"no engine '{engine}' here: there are {', '.join(self.engines)}")
     key = engine, url if engine == "triton" else ""
     if key not in self.taggers:
         tagger = self.engines[engine][1](url)
-        # the first run of an engine is no measure of the next
+        # the first run of an engine is slower
         tagger.tag("In Paris.")
         self.taggers[key] = tagger
     if (text, *key) not in self.found:
@@ -382,8 +378,8 @@ def predict_cached(self: NerWidget,
 @patch
 def tag(self: NerWidget,
     ask: dict,  # text, edits (see `apply_corrections`), engines: one or two names, url
-) -> dict:      # sides: of each engine its name, ms, entities or `error`; edits: as `apply_corrections` says; note: of the text's language
-    "The entities of a text by one or two engines: [start, end, type, score, by a person or not, alternatives] each."
+) -> dict:      # sides: per engine its name, ms, entities or `error`; edits: see `apply_corrections`; note: on the language
+    "The entities of a text by one or two engines: [start, end, label, score, corrected or not, alternatives] of each."
     sides, made, text = [], [], ask["text"]
     for i, engine in enumerate(ask["engines"]):
         try: found, others, ms = self.predict_cached(text, engine, ask["url"])
@@ -393,7 +389,7 @@ def tag(self: NerWidget,
         rows = [[e.start, e.end, e.label, e.score, e not in also, also.get(e)] for e in shown]
         sides.append(dict(engine=engine, ms=round(ms, 1 if ms < 10 else None), entities=rows))
     corpus = self.abouts.get(ask["engines"][0], {}).get("corpus")
-    # what a corpus of one's own is in, who knows
+    # the language of another corpus is unknown
     english = not corpus or str(corpus).startswith(("gmb", "sample", "quick"))
     other = detect_foreign_language(text) if english else ""
     note = other and f"This text {other}. The model knows English: what it marks here may be wrong."
@@ -404,15 +400,15 @@ def tag(self: NerWidget,
 def words(self: NerWidget,
     ask: dict,  # text, start, end
 ) -> dict:      # start, end
-    "The words that a selection touches: what a correction of it would mark."
+    "The words that a selection touches, which a correction would label."
     start, end = touched_words(ask["text"], ask["start"], ask["end"])
     return dict(start=start, end=end)
 
 @patch
 def sentence(self: NerWidget,
-    ask: dict,  # text, edits, engines, url; start, end: a place in the text
-) -> dict:      # start, end, words, entities: [start, end, type] each
-    "The sentence at a place as it is marked now, to be confirmed."
+    ask: dict,  # text, edits, engines, url; start, end: a position in the text
+) -> dict:      # start, end, words, entities: [start, end, label] of each
+    "The sentence at a position with its current entities, to be confirmed."
     text = ask["text"]
     entities, _ = apply_corrections(
         text, self.predict_cached(text, ask["engines"][0], ask["url"])[0], ask.get("edits", []), self.types
@@ -425,15 +421,15 @@ def sentence(self: NerWidget,
 
 @patch
 def decode(self: NerWidget,
-    ask: dict,  # data: a file's bytes; name: the file's; encoding: "" or one that the person chose
+    ask: dict,  # data: a file's bytes; name: its name; encoding: "" or the user's choice
 ) -> dict:      # text
-    "A file's text, its line ends as the page has them. Raises `BertNerError` where it is no text, or too long."
+    "The text of a file, with the page's line ends. Raises `BertNerError` if it is not text, or too long."
     name = ask["name"]
     text = decode_text(ask["data"], ask.get("encoding", ""), name).replace("\r\n", "\n").replace("\r", "\n")
     odd = re.search(r"[\0-\x08\x0e-\x1a]", text)
     if odd:
         raise BertNerError(
-            f"{name} is no plain text: it has the control character U+{ord(odd[0]):04X} at {odd.start():,}"
+            f"{name} is not plain text: it has the control character U+{ord(odd[0]):04X} at {odd.start():,}"
         )
     if len(text) > MAX_TEXT_CHARS:
         raise BertNerError(f"{name} is too large: it has {len(text):,} characters, the page takes {MAX_TEXT_CHARS:,}")
@@ -442,10 +438,10 @@ def decode(self: NerWidget,
 # %% ../nbs/07_demo.ipynb #0039
 @patch
 def export_file(self: NerWidget,
-    ask: dict,  # text, edits, engines, url; types hidden, least score; what: "json", "csv", "conll", "html", or
+    ask: dict,  # text, edits, engines, url; labels hidden, minimum score; what: "json", "csv", "conll", "html", or
                 # "corrections", for which texts: [text, edits, engine, url] each
-) -> dict:      # name, type, content; of corrections: left: [number of the text, why] of those that are not in it
-    "A file of what the page shows, or of the corrections in all `texts`, each made to what its own engine finds."
+) -> dict:      # name, type, content; for corrections also left: [number of the text, why] of those left out
+    "A file of the page's content, or of the corrections in all `texts`, each applied to the entities of its own engine."
     engine, what, left = ask["engines"][0], ask["what"], []
     def found(text, edits, engine, url):
         return apply_corrections(text, self.predict_cached(text, engine, url)[0], edits, self.types)
@@ -475,14 +471,14 @@ def page_model(
     folder: Path | None = None,  # a tagger's folder; else the environment variable BERT_NER_MODEL; else `default_model_dir()`
     engine: str | None = None,   # a key of `available_engines`; else the environment variable BERT_NER_ENGINE; else what the folder has
 ) -> tuple[Path, str]:           # the folder, the engine
-    "What the page starts with. Raises `BertNerError` where the folder holds no model, or none for the engine."
+    "The model and engine of the page. Raises `BertNerError` if the folder holds no model, or none for the engine."
     named, asked = folder or os.environ.get("BERT_NER_MODEL"), engine or os.environ.get("BERT_NER_ENGINE")
     folder = ROOT/named if named else default_model_dir()
     if not (folder/"tagger.json").is_file():
         raise BertNerError(
-            f"{folder} holds no model: name the folder that holds its tagger.json, or none for the model that is here"
+            f"{folder} holds no model: name the folder that holds its tagger.json, or none to use the default model"
         )
-    # broken files are told now, not on the page
+    # report broken files now, not on the page
     load_tokenizer_config(folder)
     engines, engine = available_engines(folder), asked or select_engine(folder)
     if engine not in engines: raise BertNerError(f"no engine '{engine}' for {folder}: there are {', '.join(engines)}")
@@ -492,7 +488,7 @@ def page_model(
     return folder, engine
 
 def demo(
-    folder: Path | None = None,     # a tagger's folder (a relative one: in the project's top folder); see `page_model`
+    folder: Path | None = None,     # a tagger's folder (a relative path starts at the project's root); see `page_model`
     triton_url: str | None = None,  # a Triton server; else the environment variable BERT_NER_TRITON; else localhost:8001
     engine: str | None = None,      # chosen at first; see `page_model`
 ) -> NerWidget:                     # a widget, to be displayed
@@ -503,18 +499,18 @@ def demo(
 # %% ../nbs/07_demo.ipynb #0053
 def serve_page(
     port: int = 8866,      # the first port to try
-    browser: bool = True,  # open it, where there is a display
+    browser: bool = True,  # open it, if there is a display
 ):
     """Serve the page on 127.0.0.1 until Ctrl-C, and print its address.
-    Raises `BertNerError` without Voila, model or project, or where the port is none."""
+    Raises `BertNerError` without Voila, a model or a project, or for an invalid port."""
     if not isinstance(port, int) or not 1 <= port <= 65_535:
         raise BertNerError(f"{port} is not a port: they go from 1 to 65535, and 8866 is usual")
     notebook = ROOT/"nbs"/"07a_page.ipynb"
     if not notebook.is_file():
         raise BertNerError(
-            f"the page is a notebook of the project, and {ROOT} is not the project: run this inside "
+            f"the page is a notebook of the project, and {ROOT} is not the project: run this inside  "
             "it, "
-            "set BERT_NER_ROOT to its folder, or show the same widget in a notebook of your own: "
+            "set BERT_NER_ROOT to its folder, or show the same widget in your own notebook:  "
             "`from bert_ner.demo import demo; demo()`"
         )
     page_model()
@@ -526,21 +522,21 @@ def serve_page(
     import asyncio, webbrowser
 
     class PageKernels(AsyncMappingKernelManager):
-        def notify_disconnect(self, kernel_id):  # a page that is only cut off for a moment connects again
+        def notify_disconnect(self, kernel_id):  # a page that loses its connection for a moment reconnects
             super().notify_disconnect(kernel_id)
             asyncio.get_running_loop().call_later(5, lambda: asyncio.ensure_future(self.end(kernel_id)))
         async def end(self, kernel_id):
             if kernel_id in self and not self._kernel_connections.get(kernel_id): await self.shutdown_kernel(kernel_id)
 
     class Page(Voila):
-        def launch_browser(self):  # called as soon as the server listens
+        def launch_browser(self):  # called once the server listens
             print(f"The page is at {self.connection_url} (Ctrl-C stops it)", flush=True)
             if browser and (
                 sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
             ):
                 webbrowser.open(self.connection_url)
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(ROOT/"nbs"), os.environ.get("JUPYTER_PATH")]))
-    # its word on the streams of a kernel that was killed
+    # its messages about the streams of a killed kernel
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
     extensions = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget"]
     Page.launch_instance(

@@ -20,11 +20,11 @@ import numpy as np
 
 # %% ../nbs/00d_engines.ipynb #0008
 class OnnxEngine:
-    "Logits by ONNX Runtime from the ONNX file `path`, on the GPU where this ONNX Runtime has CUDA."
+    "Logits by ONNX Runtime from the ONNX file `path`, on the GPU if this ONNX Runtime has CUDA."
     def __init__(self,
         path: Path,                 # model.onnx or model.int8.onnx
-        threads: int = 0,           # of each stream; 0: the cores, shared among the streams
-        num_streams: int = 0,       # batches at once; 0: one, and many batches go to `bulk`
+        threads: int = 0,           # per stream; 0: the cores, shared among the streams
+        num_streams: int = 0,       # batches at once; 0: one, and many batches go to `throughput_engine`
         device: str | None = None,  # "cpu" or "cuda"; None: CUDA where this ONNX Runtime has it
     ):
         import onnxruntime as ort
@@ -32,7 +32,7 @@ class OnnxEngine:
         if not path.is_file(): raise BertNerError(f"{path} is missing: {training_hint()}")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or (max(1, available_cpus() // num_streams) if num_streams else 0)
-        options.enable_mem_pattern = False                        # it would keep a plan for each shape of a batch
+        options.enable_mem_pattern = False                        # it would cache a plan for each batch shape
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = [
             p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in ort.get_available_providers()
@@ -50,7 +50,7 @@ class OnnxEngine:
             ) from e
         if device == "cuda" and self.session.get_providers()[0] != providers[0]:
             raise BertNerError(
-                'ONNX Runtime cannot use the GPU: its own message stands above; device="cpu" runs everywhere'
+                'ONNX Runtime cannot use the GPU: see its message above; device="cpu" runs everywhere'
             )
         self.device = device
         self.names, self.name, self.path, self.num_streams = (
@@ -59,13 +59,13 @@ class OnnxEngine:
             path,
             max(1, num_streams),
         )
-        # on a processor larger batches are no faster, and take more memory
+        # on a CPU larger batches are no faster and take more memory
         self.max_batch_tokens = 1024 if len(providers) == 1 else 2048
         if num_streams or threads or len(providers) > 1 or available_cpus() == 1: self.throughput_engine = self
 
     @cached_property
     def throughput_engine(self) -> "OnnxEngine":
-        "The same model for many batches: a stream of one thread for each core, opened when first asked for."
+        "The same model for many batches: one single-threaded stream per core, opened on first use."
         return OnnxEngine(self.path, num_streams=available_cpus(), device=self.device)
 
     def logits(self, input_ids, attention_mask, token_type_ids) -> np.ndarray:
@@ -74,8 +74,7 @@ class OnnxEngine:
         return self.session.run(["logits"], {k: given[k] for k in self.names})[0]
 
 # %% ../nbs/00d_engines.ipynb #0011
-# operator -> its float counterpart, its domain, and which of its inputs that one reads: as they are, or (integers,
-# scale, zero point)
+# operator -> its float counterpart, its domain, and which inputs it reads: as they are, or (integers, # scale, zero point)
 QDQ_REPLACEMENTS = {
     "MatMulIntegerToFloat": ("MatMul", "", [(0, 2, 4), (1, 3, 5)]),
     "QAttention": ("Attention", "com.microsoft", [(0, 3, 6), (1, 4, 7), 2, 5]),
@@ -89,8 +88,7 @@ QDQ_REPLACEMENTS = {
 def to_qdq(
     model,  # onnx.ModelProto of model.int8.onnx, changed in place
 ):          # the same
-    """Put `DequantizeLinear` and a float operator in the place of each quantised one: what readers other than ONNX
-    Runtime understand."""
+    """Replace each quantized operator with `DequantizeLinear` and a float operator, which other runtimes understand."""
     from onnx import helper
     nodes = []
     for n in model.graph.node:
@@ -109,14 +107,14 @@ def to_qdq(
 
 # %% ../nbs/00d_engines.ipynb #0013
 @cache
-def cpu_flags() -> frozenset:  # empty where /proc/cpuinfo is missing or has none
-    "What this processor can do, in Linux's words: `avx512_vnni`, `avx512_bf16`, `amx_bf16`."
+def cpu_flags() -> frozenset:  # empty if /proc/cpuinfo is missing or has none
+    "The instruction sets of this processor by Linux's names: `avx512_vnni`, `avx512_bf16`, `amx_bf16`."
     try: lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError: lines = []
     return frozenset(next((l for l in lines if l.startswith("flags")), "").split())
 
 @cache
-def cpu_has_bf16() -> bool:  # False also where OpenVINO is not installed
+def cpu_has_bf16() -> bool:  # False also if OpenVINO is not installed
     "Whether OpenVINO finds a processor that multiplies bf16 in hardware."
     if find_spec("openvino") is None: return False
     import openvino
@@ -127,8 +125,7 @@ def compile_openvino(
     model,          # openvino.Model
     options: dict,  # OpenVINO's properties
 ):                  # openvino.CompiledModel
-    """Compile `model` for the processor, without snippets and with few kernels kept, where this OpenVINO knows how
-    (properties of its own, which another version may lack)."""
+    """Compile `model` for the CPU, without snippets and with a small kernel cache, if this version of OpenVINO has these properties."""
     import openvino
     try:
         return openvino.Core().compile_model(
@@ -138,15 +135,14 @@ def compile_openvino(
 
 # %% ../nbs/00d_engines.ipynb #0016
 class OpenVINOEngine:
-    """Logits by OpenVINO on the processor from the file `path`: int8 products and fp32 where the file is int8, else
-    bf16 where the processor has it."""
-    static_shapes = True   # it prepares kernels for each shape of a batch: shapes should come again
-    max_batch_tokens = 1024   # padded tokens a batch: larger ones are no faster, and take more memory
+    """Logits by OpenVINO on the CPU from the file `path`: int8 products and fp32 if the file is int8, else bf16 if the processor has it."""
+    static_shapes = True   # it compiles kernels for each batch shape, so shapes should recur
+    max_batch_tokens = 1024   # padded tokens per batch: larger ones are no faster and take more memory
     def __init__(self,
         path: Path,            # model.onnx, model.int8.onnx, or an OpenVINO .xml
-        threads: int = 0,      # of all streams together, 0: the cores
-        num_streams: int = 0,  # batches at once; 0: one, and many batches go to `bulk`
-        model=None,            # openvino.Model, where the file was read before: the weights are then held once
+        threads: int = 0,      # of all streams together; 0: the cores
+        num_streams: int = 0,  # batches at once; 0: one, and many batches go to `throughput_engine`
+        model=None,            # openvino.Model, if the file was read before, so that the weights are held once
     ):
         if find_spec("openvino") is None:
             raise BertNerError("OpenVINO is not installed: `pip install openvino`, or another engine")
@@ -175,18 +171,18 @@ class OpenVINOEngine:
             max(1, num_streams),
             [],
         )
-        # OpenVINO's first arrays, when made by two threads at once, wait for one another for ever
+        # OpenVINO's first arrays deadlock if two threads create them at once
         self.logits(*np.ones((3, 1, 2), np.int64))
         if num_streams or threads or available_cpus() == 1: self.throughput_engine = self
 
     @cached_property
     def throughput_engine(self) -> "OpenVINOEngine":
-        "The same model for many batches: a stream of one thread for each core, opened when first asked for."
+        "The same model for many batches: one single-threaded stream per core, opened on first use."
         return OpenVINOEngine(self.path, num_streams=available_cpus(), model=self.read)
 
     def logits(self, input_ids, attention_mask, token_type_ids) -> np.ndarray:
         "float32 [batch, length, tags] from int64 arrays [batch, length]."
-        try: request = self.idle.pop()                            # each serves one batch at a time
+        try: request = self.idle.pop() # each serves one batch at a time
         except IndexError: request = self.model.create_infer_request()
         given = dict(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
         out = request.infer({k.any_name: given[k.any_name] for k in self.model.inputs})[0].copy()
@@ -194,7 +190,7 @@ class OpenVINOEngine:
         return out
 
 # %% ../nbs/00d_engines.ipynb #0017t
-def supports_bf16() -> bool:  # True where bf16 matrix products are faster than fp32
+def supports_bf16() -> bool:  # True if bf16 matrix products are faster than fp32
     "Whether this machine multiplies bf16 in hardware (a recent GPU, or a processor with AMX or AVX-512 BF16)."
     import torch
     if torch.cuda.is_available(): return torch.cuda.is_bf16_supported()
@@ -202,11 +198,11 @@ def supports_bf16() -> bool:  # True where bf16 matrix products are faster than 
     return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 class TorchEngine:
-    "Logits by PyTorch, in fp32 or, with `bf16`, under bf16 autocast; on the GPU where there is one."
+    "Logits by PyTorch, in fp32 or, with `bf16`, under bf16 autocast; on the GPU if there is one."
     def __init__(self,
         model,                      # a transformers model for token classification
         bf16: bool = False,         # autocast to bfloat16
-        device: str | None = None,  # "cpu" or "cuda"; None: the GPU where there is one
+        device: str | None = None,  # "cpu" or "cuda"; None: the GPU if there is one
     ):
         import torch
         if device == "cuda" and not torch.cuda.is_available():
@@ -217,7 +213,7 @@ class TorchEngine:
     @classmethod
     def load(cls, folder: Path, attention: str = "sdpa", **kw) -> "TorchEngine":
         "The model that `fine_tune` saved in `folder`, with transformers' `attention` implementation."
-        import torch  # noqa: F401  (named where it is missing)
+        import torch  # noqa: F401  (named if it is missing)
         from transformers import AutoModelForTokenClassification
         if not (Path(folder)/"model.safetensors").is_file():
             raise BertNerError(f"no trained model in {folder}: {training_hint()}")
@@ -232,8 +228,8 @@ class TorchEngine:
         return out.float().cpu().numpy()
 
 # %% ../nbs/00d_engines.ipynb #0018
-# name -> what opens it, given a tagger's folder and options: a function, or where it is ("module:name"), imported when
-# it is asked for
+# name -> what opens it, given a tagger's folder and options: a function, or its import path ("module:name"), imported
+# when it is asked for
 ENGINES = {
     "onnx": lambda folder, **kw: OnnxEngine(Path(folder)/"model.onnx", **kw),
     "onnx-int8": lambda folder, **kw: OnnxEngine(Path(folder)/"model.int8.onnx", **kw),
@@ -255,7 +251,7 @@ _TRAITS = {  # name -> its file, the package that runs it, the devices it runs o
 
 # %% ../nbs/00d_engines.ipynb #0018a
 def _has_file(name, folder):
-    "Whether `folder` has what the engine `name` reads; BERT and the baseline keep their weights under one name."
+    "Whether `folder` has the file of the engine `name`; BERT and the baseline use the same file name."
     if name == "tensorrt": return any((f/"engine.json").is_file() for f in (folder, folder.parent/"tensorrt"))
     if not (folder/_TRAITS[name][0]).is_file(): return False
     if name not in ("torch", "baseline"): return True
@@ -265,7 +261,7 @@ def _has_file(name, folder):
 def runnable_engines(
     folder: Path,  # a tagger's folder
 ) -> list[str]:    # keys of `ENGINES`, in their order
-    "The engines that have their file in `folder` and their package in this environment."
+    "The engines whose file is in `folder` and whose package is installed."
     return [
         n for n, (_, package, *_) in _TRAITS.items() if _has_file(n, Path(folder)) and find_spec(package) is not None
     ]
@@ -286,7 +282,7 @@ def _check_options(name, options):
         )
 
 def _import_opener(path):
-    "What the import path `module:name` leads to."
+    "The object at the import path `module:name`."
     module, _, attribute = path.partition(":")
     opener: Any = import_module(module)
     for part in attribute.split("."): opener = getattr(opener, part)
@@ -299,15 +295,14 @@ def load_engine(
 ):                 # an engine
     """Open the engine `name` of `folder`.
 
-    Raises `BertNerError` for a name, device or option that is not known, and where the folder or this machine has not
-    what it needs."""
+    Raises `BertNerError` for an unknown name, device or option, and if the folder or this machine lacks what the engine needs."""
     if name not in ENGINES: raise BertNerError(f"no engine '{name}': there are {', '.join(ENGINES)}")
     opener, folder, ours = ENGINES[name], Path(folder), name in _TRAITS
     if kw.get("device") is None: kw.pop("device", None)
     else: _check_device(name, kw["device"])
     if ours:
         _check_options(name, kw)
-        if len(_TRAITS[name][2]) == 1: kw.pop("device", None)        # it knows no other
+        if len(_TRAITS[name][2]) == 1: kw.pop("device", None)        # it has no other
         if _TRAITS[name][0] and not _has_file(name, folder):
             file, others = folder/_TRAITS[name][0], runnable_engines(folder)
             what = "is not the weights that" if file.is_file() else "is missing, which"
@@ -324,16 +319,15 @@ def load_engine(
 SHIPPED_DIR = Path(find_spec("bert_ner").submodule_search_locations[0])/"pretrained"
 
 def pretrained_dir() -> Path:  # a tagger's folder
-    "Where the tagger that ships with the library is. Raises `BertNerError` where this copy of the library has none."
+    "The folder of the tagger that ships with the library. Raises `BertNerError` if this copy of the library has none."
     if (SHIPPED_DIR/"tagger.json").is_file(): return SHIPPED_DIR
     raise BertNerError(
         f"{SHIPPED_DIR} holds no model: {training_hint() if is_project(ROOT) else 'install bert-ner again'}"
     )
 
 def default_model_dir() -> Path:       # a tagger's folder
-    """The model that answers where none is named: the folder in the environment variable `BERT_NER_MODEL` (a relative one: in the project's top folder); else
-    what the project trained on a corpus of its own; else the model that ships with the library, which a model of the made-up sample does not replace.
-    Raises `BertNerError` where the project's `params.yaml` is broken."""
+    """The model to use if none is named: the folder in the environment variable `BERT_NER_MODEL` (a relative path starts at the project's root); else what the project trained on a corpus other than the synthetic sample; else the model that ships with the library.
+    Raises `BertNerError` if the project's `params.yaml` is broken."""
     if os.environ.get("BERT_NER_MODEL"): return ROOT/os.environ["BERT_NER_MODEL"]
     try: own = artifact_path("models", "onnx")
     except (BertNerError, TypeError, OSError) as e:
@@ -345,7 +339,7 @@ def default_model_dir() -> Path:       # a tagger's folder
 def model_labels(
     folder: Path,  # a tagger's folder
 ) -> list[str]:    # in the model's order
-    "The types of entities that the tagger of `folder` knows; where nothing is trained yet, the 8 of `core`."
+    "The entity labels of the tagger in `folder`; the 8 of `core` if nothing is trained yet."
     return (
         entity_labels(load_tokenizer_config(folder)[1])
         if (Path(folder) / "tagger.json").is_file()
@@ -354,7 +348,7 @@ def model_labels(
 
 # %% ../nbs/00d_engines.ipynb #0021a
 def _has_cuda(package):
-    "Whether `package` (onnxruntime or torch) is here and sees an NVIDIA GPU."
+    "Whether `package` (onnxruntime or torch) is installed and sees an NVIDIA GPU."
     if find_spec(package) is None: return False
     if package == "torch": import torch; return torch.cuda.is_available()
     import onnxruntime
@@ -362,10 +356,9 @@ def _has_cuda(package):
 
 def select_engine(
     folder: Path,               # a tagger's folder
-    device: str | None = None,  # "cpu" or "cuda"; None: the processor, or what the engine finds
+    device: str | None = None,  # "cpu" or "cuda"; None: the CPU, or what the engine finds
 ) -> str:                       # a key of `ENGINES`
-    """The fastest engine for the files of `folder` on this machine: OpenVINO in bf16 with AMX, in int8 with VNNI, in
-    bf16 where there is no int8; else ONNX Runtime. Raises `BertNerError` where `device` is cuda and there is none."""
+    """The fastest engine for the files of `folder` on this machine: OpenVINO in bf16 with AMX, in int8 with VNNI, in bf16 if there is no int8; else ONNX Runtime. Raises `BertNerError` if `device` is cuda and there is none."""
     folder = Path(folder)
     if device is not None: _check_device("", device)
     if device == "cuda":

@@ -22,7 +22,7 @@ LABEL_COLORS = dict(
     per="#EE8866",
     tim="#BBCC33",
 )
-# the text on a colour; the colour of a type that is not in `LABEL_COLORS`
+# the text on a color; the color of a label that is not in `LABEL_COLORS`
 TEXT_COLOR, DEFAULT_COLOR = "#111111", "#E8E8E8"
 
 # %% ../nbs/00f_render.ipynb #0012
@@ -60,9 +60,7 @@ def iter_segments(
     text: str,               # any text
     entities: list[Entity],  # in any order, none overlapping another
 ):
-    """Give `(stretch of text, its entity or None)` from start to end.
-
-    Raises `ValueError` where two `entities` overlap or one does not belong to `text`."""
+    """Yield `(segment of the text, its entity or None)` from start to end. Raises `ValueError` if two `entities` overlap or one does not belong to `text`."""
     at = 0
     for e in sorted(entities, key=lambda e: (e.start, e.end)):
         if e.start < at: raise ValueError(f"the entity at {e.start} overlaps the one that ends at {at}")
@@ -77,9 +75,9 @@ def iter_segments(
 
 # %% ../nbs/00f_render.ipynb #0015
 def label_color(
-    label: str,  # a type of entities
-) -> str:        # a key of `LABEL_COLORS`: its own; that of a type of another corpus is made of its letters
-    "The colour of a type: the same in every text."
+    label: str,  # e.g. "geo"
+) -> str:        # a key of `LABEL_COLORS`: its own; for other labels one derived from its letters
+    "The color of a label, the same in every text."
     return label if label in LABEL_COLORS else sorted(LABEL_COLORS)[sum(label.encode()) % len(LABEL_COLORS)]
 
 def _mark(text, entity):
@@ -90,15 +88,15 @@ def highlight(
     text: str,               # any text
     entities: list[Entity],  # in any order, none overlapping another
 ) -> str:                    # HTML, its style sheet included
-    "HTML of `text` with `entities` marked. Raises `ValueError` where two overlap or one does not belong to `text`."
+    "HTML of `text` with `entities` marked. Raises `ValueError` if two overlap or one does not belong to `text`."
     shown = "".join(_mark(t, e) if e else escape_html(t) for t, e in iter_segments(text, entities))
     return f'{STYLE}<div class="ner-text" dir="auto">{shown}</div>'
 
 # %% ../nbs/00f_render.ipynb #0022
 def legend(
-    labels: list[str] = GMB_LABELS,  # the types to explain
+    labels: list[str] = GMB_LABELS,  # the labels to explain
 ) -> str:                            # HTML, its style sheet included
-    "What the colours of `types` mean."
+    "What the colors of `labels` mean."
     items = (
         f'<li><mark class="ner-{label_color(t)}">{escape_html(t)}</mark> {escape_html(GMB_LABEL_NAMES.get(t, t))}</li>'
         for t in labels

@@ -18,9 +18,9 @@ import numpy as np
 
 # %% ../nbs/00b_spans.ipynb #0007
 def tags_to_spans(
-    tags: Sequence[str],          # IOB2 tags, one a word
-) -> list[tuple[str, int, int]]:  # (type, first word, word after the last)
-    "The entity spans in `tags`, strictly IOB2: an `I-` that continues no entity of its own type belongs to none."
+    tags: Sequence[str],          # IOB2 tags, one per word
+) -> list[tuple[str, int, int]]:  # (label, first word, word after the last)
+    "The entity spans in `tags`, strictly IOB2: an `I-` that does not continue an entity of its label belongs to none."
     spans, kind = [], None
     for i, tag in enumerate(tags):
         if tag.startswith("I-") and tag[2:] == kind: spans[-1] = (kind, spans[-1][1], i + 1)
@@ -30,12 +30,12 @@ def tags_to_spans(
 
 # %% ../nbs/00b_spans.ipynb #0011
 def spans_to_tags(
-    spans: list[tuple[str, int, int]],  # (type, first word, word after the last), not overlapping
+    spans: list[tuple[str, int, int]],  # (label, first word, word after the last), not overlapping
     n: int,                             # words in the sentence
-) -> list[str]:                         # IOB2 tags, one a word
+) -> list[str]:                         # IOB2 tags, one per word
     """The IOB2 tags of a sentence of `n` words with the entities `spans`.
 
-    Raises `ValueError` where two overlap or one lies outside."""
+    Raises `ValueError` if two overlap or one lies outside."""
     tags = ["O"] * n
     for kind, start, end in spans:
         if not 0 <= start < end <= n or any(t != "O" for t in tags[start:end]):
@@ -46,8 +46,8 @@ def spans_to_tags(
 # %% ../nbs/00b_spans.ipynb #0014
 def allowed_transitions(
     tags: list[str],                 # the tag set, in the model's order
-) -> tuple[np.ndarray, np.ndarray]:  # bool [tags, tags] from row to column; bool [tags], may open a sentence
-    "Which IOB2 moves between `tags` are lawful, and which tags may stand first."
+) -> tuple[np.ndarray, np.ndarray]:  # bool [tags, tags] from row to column; bool [tags]: may start a sentence
+    "Which IOB2 transitions between `tags` are valid, and which tags may come first."
     inside = np.array([t.startswith("I-") for t in tags])
     same = np.array([[a[2:] == b[2:] and a != "O" for b in tags] for a in tags])
     return ~inside[None, :] | same, ~inside
@@ -55,10 +55,10 @@ def allowed_transitions(
 # %% ../nbs/00b_spans.ipynb #0016
 def viterbi(
     log_probs: np.ndarray,       # float [..., words, tags]: log-probabilities of one sentence, or of many
-    transitions: np.ndarray,     # bool [tags, tags]: lawful moves
-    allowed_starts: np.ndarray,  # bool [tags]: tags that may stand first
-) -> np.ndarray:                 # int [..., words]: the best lawful tag sequence of each
-    "The sequences with the highest sum of `logp` among those that `moves` and `opens` allow (Viterbi 1967)."
+    transitions: np.ndarray,     # bool [tags, tags]: valid transitions
+    allowed_starts: np.ndarray,  # bool [tags]: tags that may come first
+) -> np.ndarray:                 # int [..., words]: the best valid tag sequence of each
+    "The sequences with the highest sum of `log_probs` among those that `transitions` and `allowed_starts` allow (Viterbi 1967)."
     words = np.moveaxis(log_probs, -2, 0)
     if not len(words): return np.zeros(log_probs.shape[:-1], dtype=np.int64)
     cost = np.where(transitions, 0., -np.inf)
@@ -76,9 +76,9 @@ def decode_tags(
     log_probs: list[np.ndarray],  # float [words, tags] of each sentence
     tags: list[str],              # the tag set, in the model's order
 ) -> list[np.ndarray]:            # int [words] of each sentence
-    """The best lawful tags of many sentences.
+    """The best valid tags of many sentences.
 
-    Where the best tag of each word is lawful already it is the answer, so `viterbi` sees few."""
+    If the best tags of a sentence are valid already, they are the answer, so `viterbi` runs on few sentences."""
     moves, opens = allowed_transitions(tags)
     sizes = np.array([len(x) for x in log_probs], dtype=int)
     if not sizes.sum(): return [np.zeros(0, dtype=np.int64) for _ in log_probs]
@@ -88,7 +88,7 @@ def decode_tags(
     heads = starts[sizes > 0]; lawful[heads] = opens[best[heads]]
     hard = [i for i, (a, b) in enumerate(zip(starts, ends)) if not lawful[a:b].all()]
     for part in (hard[i:i + 256] for i in range(0, len(hard), 256)):
-        # zeros after the end: some lawful move is always free
+        # zeros after the end: a valid transition always costs nothing
         padded = np.zeros((len(part), sizes[part].max(), len(tags)))
         for row, i in zip(padded, part): row[:sizes[i]] = log_probs[i]
         for row, i in zip(viterbi(padded, moves, opens), part): best[starts[i]:ends[i]] = row[:sizes[i]]
@@ -104,7 +104,7 @@ _HIDDEN = re.compile(f"[{_INVISIBLE}]")
 def remove_invisible(
     text: str,  # any text
 ) -> str:
-    "`text` without the characters that have no shape (Unicode's default-ignorable ones)."
+    "`text` without invisible characters (Unicode's default-ignorable ones)."
     return text if text.isascii() else _HIDDEN.sub("", text)
 
 # %% ../nbs/00b_spans.ipynb #0024
@@ -112,7 +112,7 @@ _SYMBOL, _SKIN = (
     "[\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\U0001f000-\U0001faff]",
     "[\U0001f3fb-\U0001f3ff]?",
 )
-# but for the joiners inside an emoji
+# except for the joiners inside an emoji
 _UNSEEN = re.compile(rf"[{_INVISIBLE}](?!(?:(?<={_SYMBOL}\u200d)|(?<={_SYMBOL}\ufe0f\u200d)){_SYMBOL})")
 
 def _word_pattern(marks):  # combining marks, as a character class holds them; "" for ASCII
@@ -133,8 +133,7 @@ _ASCII_WORD = _word_pattern("")
 
 @cache
 def _unicode_word():
-    """The pattern with the combining marks of all scripts; neighbours in the class are joined over what is a letter
-    or no character, which keeps it short."""
+    """The pattern with the combining marks of all scripts; adjacent ranges are joined across letters and unassigned code points, which keeps it short."""
     ranges, joined = [], False
     for code in range(0x300, 0x1f000):
         char = chr(code); kind = unicodedata.category(char)
@@ -145,13 +144,11 @@ def _unicode_word():
 
 def tokenize_words(
     text: str,               # any text
-) -> list[tuple[int, int]]:  # (start, end) of each word, in characters; no word holds white space, none is empty
-    """Where the words of `text` are.
-
-    Every character that is seen is in exactly one word; invisible ones split none, and stand at no word's edge."""
+) -> list[tuple[int, int]]:  # (start, end) of each word, in characters; none is empty or contains white space
+    """The words of `text`. Every visible character is in exactly one word; invisible ones neither split a word nor stand at its edge."""
     if text.isascii(): return [m.span() for m in _ASCII_WORD.finditer(text)]
     if not _HIDDEN.search(text): return [m.span() for m in _unicode_word().finditer(text)]
-    # where each character of the text without invisible ones stands
+    # the offset of each character that is not invisible
     seen, at = [], 0
     for m in _UNSEEN.finditer(text): seen += range(at, m.start()); at = m.end()
     seen += range(at, len(text))
@@ -161,9 +158,8 @@ def tokenize_words(
 def split_table_cells(
     text: str,                           # any text
     offsets: Sequence[tuple[int, int]],  # (start, end) of each word
-) -> list[Sequence[tuple[int, int]]]:    # the words of each cell that has any; all of them at once where the text is no table
-    """The words of `text` by what is read together: a table (a tab stands between two words of a line) cell by cell,
-    all other text as a whole."""
+) -> list[Sequence[tuple[int, int]]]:    # the words of each non-empty cell; all words at once if the text is not a table
+    """The words of `text`, grouped by what is read together: a table (a tab between two words of a line) cell by cell, all other text as a whole."""
     if "\t" not in text or not any("\t" in line.strip() for line in text.splitlines()): return [offsets]
     cells: list[Sequence[tuple[int, int]]] = []
     first, after = 0, 0
@@ -176,9 +172,9 @@ def split_table_cells(
 def break_at_blank_lines(
     text: str,                           # any text
     offsets: Sequence[tuple[int, int]],  # (start, end) of each word
-    tags: Sequence[str],                 # one a word, lawful IOB2
-) -> list[str]:                          # one a word, lawful IOB2
-    "`tags` in which no entity reaches over a blank line: behind it, the rest is an entity of its own."
+    tags: Sequence[str],                 # one per word, valid IOB2
+) -> list[str]:                          # one per word, valid IOB2
+    "`tags` in which no entity crosses a blank line: the rest after it becomes an entity of its own."
     def blank(gap): return len(re.findall(r"\r\n|[\n\r\x85\u2028]", gap)) > 1 or "\u2029" in gap or "\f" in gap
     return [
         f"B{t[1:]}" if t[0] == "I" and blank(text[offsets[i - 1][1] : offsets[i][0]]) else t
@@ -196,8 +192,7 @@ _NO_SPACE_AFTER = set("( [ { $ £ € ` `` ‘ “".split())
 def detokenize(
     words: list[str],                    # of one sentence, as the corpus writes them
 ) -> tuple[str, list[tuple[int, int]]]:  # the text; (start, end) of each word in it
-    """Glue `words` into running text: no space before punctuation and clitics, none inside brackets and straight
-    double quotes."""
+    """Join `words` into running text: no space before punctuation and clitics, none inside brackets and straight double quotes."""
     text, offsets, opens, glue = "", [], True, True
     for word in words:
         before, after = word in _NO_SPACE_BEFORE, word in _NO_SPACE_AFTER
@@ -213,7 +208,7 @@ class Entity:
     "One entity of a text."
     start: int    # first character
     end: int      # character after the last
-    label: str    # type, e.g. "geo"
+    label: str    # e.g. "geo"
     text: str     # text[start:end]
     score: float  # mean probability of its words' tags, 0 to 1
     def to_dict(self) -> dict[str, Any]:  # JSON-ready
@@ -231,11 +226,10 @@ def _trimmed(text, start, end):
 def aggregate_entities(
     text: str,                            # the text
     offsets: Sequence[tuple[int, int]],   # (start, end) of each word
-    tags: Sequence[str],                  # one a word, lawful IOB2
+    tags: Sequence[str],                  # one per word, valid IOB2
     probs: Sequence[float] | np.ndarray,  # probability of each word's tag
 ) -> list[Entity]:                        # in the order of the text
-    """The entities that `tags` make of the words at `offsets` in `text`; they begin and end with a character that is
-    seen."""
+    """The entities that `tags` make of the words at `offsets` in `text`; each begins and ends with a visible character."""
     out: list[Entity] = []
     scores = np.asarray(probs, dtype=float).tolist()
     for label, a, b in tags_to_spans(tags):
@@ -250,7 +244,7 @@ def split_tagged_sentences(
 ) -> list[list[tuple[int, int, str]]]:  # of each sentence: (start, end, tag) of each word
     """`text` as sentences of words with their IOB2 tags.
 
-    Raises `ValueError` where one of `entities` does not begin and end with a word."""
+    Raises `ValueError` if one of `entities` does not begin and end with a word."""
     offsets, out, stopped = tokenize_words(text), [], True
     starts, ends = ({o[k]: i for i, o in enumerate(offsets)} for k in (0, 1))
     if [e for e in entities if e.start not in starts or e.end not in ends]:

@@ -26,7 +26,7 @@ class Entities(list[Entity]):
     "The entities of one text, in its order: a list of `Entity` with `text`."
     def __init__(self,
         entities: Iterable[Entity] = (),  # in the order of the text
-        text: str = "",                   # that they were found in
+        text: str = "",                   # the text that they are in
     ): super().__init__(entities); self.text = text
 
     @overload
@@ -51,31 +51,30 @@ class Entities(list[Entity]):
         return json.dumps([e.to_dict() for e in self], ensure_ascii=False)
 
     def to_pandas(self) -> Any:  # pandas.DataFrame: start, end, label, text, score
-        "A data frame, one row an entity; its columns have the same types where there is none."
+        "A data frame, one row per entity; its columns have the same dtypes if there is none."
         import pandas as pd
         table = pd.DataFrame([e.to_dict() for e in self], columns=["start", "end", "label", "text", "score"])
         return table.astype(dict(start="int64", end="int64", label="str", text="str", score="float64"))
 
-    def to_conll(self) -> str:   # a word and its IOB2 tag a line, a tab between them; a blank line after each sentence
+    def to_conll(self) -> str:   # one tab-separated word and IOB2 tag per line; a blank line after each sentence
         """The words of the text with their tags.
 
-        Raises `ValueError` where an entity does not begin and end with a word."""
+        Raises `ValueError` if an entity does not begin and end with a word."""
         return "".join(
             "".join(f"{self.text[a:b]}\t{tag}\n" for a, b, tag in s) + "\n"
             for s in split_tagged_sentences(self.text, self)
         )
 
     def to_spacy(self,
-        nlp: Any = None,  # a spaCy pipeline, whose words the Doc has; without it spaCy's rules for English
+        nlp: Any = None,  # a spaCy pipeline, whose tokenizer is used; None: spaCy's rules for English
     ) -> Any:             # spacy.tokens.Doc with .ents, and with their scores in .spans["bert_ner"].attrs["scores"]
-        """The text and all its entities for spaCy; a word in which an entity begins or ends is cut there.
+        """The text and its entities as a spaCy Doc; a token in which an entity begins or ends is split there.
 
-        Raises `BertNerError` where spaCy is not installed, `ValueError` where two entities overlap or are another
-        text's."""
+        Raises `BertNerError` if spaCy is not installed, `ValueError` if two entities overlap or belong to another text."""
         if find_spec("spacy") is None: raise BertNerError("spaCy is not installed: `pip install spacy`")
         from bert_ner.render import iter_segments
         from spacy.tokens import SpanGroup
-        # none overlaps another, all belong to the text
+        # raises if two overlap or one belongs to another text
         list(iter_segments(self.text, self))
         borders = sorted({x for e in self for x in (e.start, e.end)})
         doc = (nlp or _blank_english()).tokenizer(self.text)
@@ -105,23 +104,22 @@ def _blank_english():
 @dataclass(frozen=True)
 class TagPrediction:
     "The tags of one sentence's words and how probable each is."
-    tags: list[str]             # lawful IOB2, one a word
+    tags: list[str]             # valid IOB2, one per word
     probs: NDArray[np.float32]  # [words]
 
 def _check_dimensions(texts):
-    """Raises `BertNerError` for a table, which is a collection of the names of its columns, and for a single value in
-    an array."""
+    """Raises `BertNerError` for a table (iterating over it gives column names) and for a zero-dimensional array."""
     n = getattr(texts, "ndim", 1)
     if n != 1 and not isinstance(texts, str):
-        raise BertNerError(f"{type(texts).__name__} has {n} dimensions, and texts have one: give one column of them")
+        raise BertNerError(f"{type(texts).__name__} has {n} dimensions, and texts have one: pass a single column")
 
 def _check_sentences(sentences) -> list[list[str]]:
     """The words of each sentence.
 
-    Raises `BertNerError` where a string stands for words or sentences, or a word is no text."""
+    Raises `BertNerError` if a string is given in place of words or sentences, or a word is not a string."""
     if isinstance(sentences, (str, bytes)):
         raise BertNerError(
-            "one string was given where sentences are due, each a list of words: call `tag`, or split it"
+            "one string was given in place of sentences, each a list of words: call `tag`, or split it"
         )
     def words(i, sentence):
         if isinstance(sentence, (str, bytes)):
@@ -130,21 +128,20 @@ def _check_sentences(sentences) -> list[list[str]]:
             raise BertNerError(f"sentence {i} is {type(sentence).__name__}, not a list of words")
         return [check_text(w, f"word {j} of sentence {i}") for j, w in enumerate(sentence)]
     if not isinstance(sentences, Iterable):
-        raise BertNerError(f"{type(sentences).__name__} is no collection of sentences: give a list of lists of words")
+        raise BertNerError(f"{type(sentences).__name__} is not a collection of sentences: pass a list of lists of words")
     return [words(i, s) for i, s in enumerate(sentences)]
 
 # %% ../nbs/00_tagger.ipynb #0031a
 class Tagger:
-    """Text in, entities out: `engine` judges pieces, `window_tokenizer` makes them, `tags` names the columns of the logits.
+    """Text in, entities out: `engine` scores tokens, `window_tokenizer` makes them, `tags` names the columns of the logits.
 
-    Threads may share one. A process gets its own: a pickled tagger that `from_pretrained` opened keeps the folder of its model, and opens it anew; a process made by `fork` should open one
-    of its own too. A copy shares the engine.
+    Threads may share one. A process gets its own: a pickled tagger that `from_pretrained` opened keeps the path of its model and opens it again; a forked process should open its own, too. A copy shares the engine.
     """
     def __init__(self,
         engine: Any,          # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]
         window_tokenizer: WindowTokenizer,       # words to windows
         tags: Iterable[str],  # the tag set, in the model's order
-        max_batch_tokens: int = 0,      # padded tokens a batch; 0: as many as the engine likes, or 2048
+        max_batch_tokens: int = 0,      # padded tokens per batch; 0: the engine's own maximum, or 2048
     ):
         self.engine, self.window_tokenizer, self.tags, self.max_batch_tokens = (
             engine,
@@ -152,13 +149,13 @@ class Tagger:
             list(tags),
             max_batch_tokens or getattr(engine, "max_batch_tokens", 2048),
         )
-        # of the model's training, as far as it is known: encoder, corpus, sentences, date
+        # how the model was trained, as far as known: encoder, corpus, sentences, date
         self.about: dict[str, Any] = {}
-        self.folder: Path | None = None    # of the model, where `from_pretrained` opened it
+        self.folder: Path | None = None    # of the model, if `from_pretrained` opened it
 
     @property
     def engine(self) -> Any:
-        "What does the arithmetic."
+        "What computes the logits."
         return self._engine
 
     @engine.setter
@@ -167,14 +164,14 @@ class Tagger:
 
     @classmethod
     def from_pretrained(cls,
-        folder: str | os.PathLike[str] | None = None,  # of a model; None: the int8 MiniLM that ships with the library
+        folder: str | os.PathLike[str] | None = None,  # a model's; None: the int8 MiniLM that ships with the library
         engine: str | None = "auto",                   # a key of `ENGINES`, see `select_engine`; None: set `engine` yourself
         device: str | None = None,                     # "cpu" or "cuda"; None: CUDA where the engine finds it
         **options: Any,                                # of the engine: threads, num_streams (onnx, openvino), bf16 (torch)
     ) -> "Tagger":
         """The tagger of the model in `folder`, over `engine` on `device`.
 
-        Raises `BertNerError` where there is no such model, engine, device or option."""
+        Raises `BertNerError` if there is no such model, engine, device or option."""
         path = Path(folder or pretrained_dir()).absolute()
         window_tokenizer, tags = load_tokenizer_config(path)
         name = select_engine(path, device) if engine == "auto" else engine
@@ -185,8 +182,7 @@ class Tagger:
 
     @property
     def description(self) -> str:  # e.g. "all-MiniLM-L6-v2, int8, trained on gmb (38,527 sentences, 2026-11-24), openvino-int8"
-        """Which model answers, in one line for people: what it is and what it was trained on, else its folder's name,
-        and the engine."""
+        """The model and its engine in one line: its encoder and training corpus if they are known, else the name of its folder."""
         name = (
             self._opened[0]
             if self._opened
@@ -202,13 +198,13 @@ class Tagger:
         return ", ".join([*facts, name or "no engine"])
 
     def decode(self, logps: Sequence[NDArray[np.float32]]) -> list[TagPrediction]:
-        "Lawful tags from float [words, tags] log-probabilities of each sentence, by masked Viterbi."
+        "Valid tags from float [words, tags] log-probabilities of each sentence, by masked Viterbi."
         best = decode_tags(logps, self.tags)
         return [TagPrediction([self.tags[t] for t in b], np.exp(x[np.arange(len(b)), b])) for b, x in zip(best, logps)]
 
     def _tag_words(self, sentences, progress):
         if self.engine is None:
-            raise BertNerError("this tagger was loaded without an engine: set `tagger.engine`, or load it with one")
+            raise BertNerError("this tagger has no engine: set `tagger.engine`, or load it with one")
         unlike = {}
         where = [unlike.setdefault(tuple(s), len(unlike)) for s in sentences]
         found = self.decode(
@@ -220,16 +216,16 @@ class Tagger:
         sentences: Iterable[Iterable[str]],                                # the words of each
         progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,  # wraps the batches, e.g. tqdm
     ) -> list[TagPrediction]:                                              # in their order
-        """Tags of sentences that are split into words already; equal sentences are judged once.
+        """Tags of pre-tokenized sentences; equal sentences are scored once.
 
-        Raises `BertNerError` where one is no collection of words, or a word is no text."""
+        Raises `BertNerError` if one is not a collection of words, or a word is not a string."""
         return self._tag_words(_check_sentences(sentences), progress)
 
     def tag_batch(self,
         texts: Iterable[str],                                              # a list, a generator, a column of a table, an open file ...
         progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,  # wraps the batches, e.g. tqdm
     ) -> list[Entities]:                                                   # in their order
-        "Entities of each of `texts`. Raises `BertNerError` for a string alone, and where one of them is no text."
+        "Entities of each of `texts`. Raises `BertNerError` for a single string, and if one of them is not a string."
         _check_dimensions(texts)
         texts = check_texts(texts)
         cells = [split_table_cells(t, tokenize_words(t)) for t in texts]
@@ -246,10 +242,10 @@ class Tagger:
         )
 
     def tag(self,
-        text_column: str,    # of any length
+        text: str,  # of any length
     ) -> Entities:
-        "Entities of one `text`. Raises `BertNerError` where it is no text."
-        return self.tag_batch([check_text(text_column)])[0]
+        "Entities of one `text`. Raises `BertNerError` if it is no text."
+        return self.tag_batch([check_text(text)])[0]
 
     def pipe(self,
         texts: Iterable[str],        # any number of them
@@ -301,31 +297,28 @@ def _reopen(cls, folder, engine, options, budget):
 
 # %% ../nbs/00_tagger.ipynb #0039
 class AsyncTagger:
-    """A `tagger` for asyncio: `await tag(text)` from any number of tasks, event loops and threads, tagged in batches of at most `max_train_samples`.
-
-    A process gets its own: it can be pickled as its tagger can, and one that is in use does not survive a `fork`.
+    """A `tagger` for asyncio: `await tag(text)` from any number of tasks, event loops and threads, tagged in batches of at most `max_batch_size`. A process gets its own: it can be pickled if its tagger can, and does not survive a `fork` while in use.
     """
     def __init__(self,
         tagger: Tagger,            # does the work, in a thread
-        max_batch_size: int = 64,  # texts a batch
+        max_batch_size: int = 64,  # texts per batch
     ):
-        if max_batch_size < 1: raise BertNerError(f"max_batch_size is {max_batch_size}: a batch has at least 1 text")
+        if max_batch_size < 1: raise BertNerError(f"max_batch_size is {max_batch_size}: a batch has at least one text")
         self.tagger, self.max_batch_size = tagger, max_batch_size
         self._waiting: deque[tuple[str, asyncio.AbstractEventLoop, asyncio.Future[Entities]]] = deque()
         self._lock, self._busy = threading.Lock(), False
 
     async def tag(self,
-        text_column: str,    # of any length
+        text: str,  # of any length
     ) -> Entities:
         """Entities of one `text`.
 
-        Raises `BertNerError` where it is no text, and what the tagger raises for it; other texts of its batch are
-        answered."""
-        check_text(text_column)
+        Raises `BertNerError` if it is not a string, and what the tagger raises for it; the other texts of its batch are answered."""
+        check_text(text)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Entities] = loop.create_future()
-        with self._lock: self._waiting.append((text_column, loop, answer))
-        loop.call_soon(self._start)                                  # once all that ask at this moment have asked
+        with self._lock: self._waiting.append((text, loop, answer))
+        loop.call_soon(self._start)                                  # after all tasks that are ready now have called
         return await answer
 
     def _start(self):
@@ -341,7 +334,7 @@ class AsyncTagger:
         while batch := self._next_batch(): self._deliver(batch, self._tag_each([text for text, *_ in batch]))
 
     def _next_batch(self):
-        "Texts that somebody still waits for; without any the work is done."
+        "The texts that a task still waits for; none: the work is done."
         batch = []
         with self._lock:
             while self._waiting and len(batch) < self.max_batch_size:
@@ -351,7 +344,7 @@ class AsyncTagger:
         return batch
 
     def _tag_each(self, texts):
-        "The entities of each text, or the error that it alone causes."
+        "The entities of each text, or the error that it raises."
         try:
             found = self.tagger.tag_batch(texts)
             if len(found) != len(texts):
@@ -371,21 +364,21 @@ class AsyncTagger:
         for (_, loop, answer), result in zip(batch, found): loops.setdefault(loop, []).append((answer, result))
         for loop, answers in loops.items():
             try: loop.call_soon_threadsafe(settle, answers)
-            except RuntimeError: pass                                # closed: nobody waits there
+            except RuntimeError: pass                                # the loop is closed: nobody waits
 
     def __reduce__(self): return AsyncTagger, (self.tagger, self.max_batch_size)
 
 # %% ../nbs/00_tagger.ipynb #0044
 def compare_taggers(
-    reference: Tagger,                    # the one to be equal to
+    reference: Tagger,                    # the tagger to agree with
     other: Tagger,                        # over another engine
     sentences: list[list[str]],           # words of each sentence
-    gold: list[list[str]] | None = None,  # their tags: gives the difference in F1 too
+    gold: list[list[str]] | None = None,  # their tags: adds both F1 scores
     progress=None,                        # wraps the batches, e.g. tqdm
 ) -> dict:                                # sentences, differing, agreement (0 to 1), largest difference of a probability; f1, f1_reference
     """How often `other` finds exactly the entities of `reference`.
 
-    Raises `ValueError` where there are no sentences to compare."""
+    Raises `ValueError` if there are no sentences to compare."""
     from bert_ner.metrics import entity_scores
     if not sentences: raise ValueError("no sentences to compare")
     a, b = reference.tag_tokenized(sentences, progress), other.tag_tokenized(sentences, progress)

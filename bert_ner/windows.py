@@ -19,11 +19,11 @@ import numpy as np
 
 # %% ../nbs/00c_windows.ipynb #0008
 def plan_windows(
-    sizes: list[int],                  # pieces of each word, at least 1 each
-    capacity: int,                     # pieces that fit a window, special tokens not counted
-    stride: int,                       # pieces that neighbours share, less than `room`
-) -> list[tuple[int, int, int, int]]:  # (first word, word after the last, first judged word, word after the last judged)
-    "Cut a sentence of words with `sizes` pieces into windows; the judged ranges follow one another without gap."
+    sizes: list[int],                  # tokens of each word, at least 1 each
+    capacity: int,                     # tokens that fit a window, special tokens not counted
+    stride: int,                       # tokens that neighbors share, less than `capacity`
+) -> list[tuple[int, int, int, int]]:  # (first word, word after the last, first scored word, word after the last scored)
+    "Cut a sentence of words with `sizes` tokens into windows; the scored ranges follow one another without gaps."
     if len(sizes) <= capacity and sum(min(x, capacity) for x in sizes) <= capacity:
         return [(0, len(sizes), 0, len(sizes))]
     ends = np.concatenate([[0], np.cumsum(np.minimum(sizes, capacity))]).astype(int)
@@ -42,22 +42,21 @@ MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # of every enc
 
 @dataclass
 class Window:
-    "A stretch of one sentence that the encoder reads at once."
+    "A part of one sentence that the encoder reads at once."
     sentence: int              # index of the sentence
-    word_range: range          # the words judged here
-    input_ids: list[int]       # piece ids, special tokens included
+    word_range: range          # the words scored here
+    input_ids: list[int]       # token ids, special tokens included
     token_type_ids: list[int]  # token types: the case feature, or zeros
-    word_starts: list[int]     # where in `ids` the first piece of each judged word stands
+    word_starts: list[int]     # index in `input_ids` of the first token of each scored word
 
 # %% ../nbs/00c_windows.ipynb #0015
 class WindowTokenizer:
-    """Sentences to windows: `tokenizer` of the BERT family, case feature or not, `max_length` pieces a window,
-    `overlap` between neighbours. Threads may share one; a process gets its own by pickling."""
+    """Sentences to windows: `tokenizer` of the BERT family, case feature or not, `max_length` tokens per window, `stride` of them shared by neighbors. Threads may share one; a process gets its own by pickling."""
     def __init__(self,
         tokenizer,                   # tokenizers.Tokenizer
-        case_feature: bool = False,  # token type 1 on capitalised words
-        max_length: int = 512,       # pieces a window, special tokens included
-        stride: int = 128,           # pieces that neighbouring windows share
+        case_feature: bool = False,  # token type 1 on capitalized words
+        max_length: int = 512,       # tokens per window, special tokens included
+        stride: int = 128,           # tokens that neighboring windows share
     ):
         self.tokenizer, self.case_feature, self.max_length = tokenizer, case_feature, max_length
         self.stride = min(stride, (max_length - 2) // 2)
@@ -69,8 +68,8 @@ class WindowTokenizer:
         self.cache: dict[str, list[int]] = {}
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
-        "The piece ids of each of `words`, at least one each (a word the tokenizer wipes out is `[UNK]`)."
-        # another thread may replace it: this call keeps to one
+        "The token ids of each of `words`, at least one each (a word that the tokenizer drops becomes `[UNK]`)."
+        # another thread may replace it: this call uses one
         known = self.cache
         new = list({w for w in words if w not in known})
         if len(known) + len(new) > 65_536: known, new = {}, list(set(words)); self.cache = known
@@ -95,11 +94,11 @@ class WindowTokenizer:
 
 # %% ../nbs/00c_windows.ipynb #0021
 def batch_by_tokens(
-    lengths: list[int],              # pieces of each window
-    max_tokens: int = 2048,          # padded tokens a batch (a single longer window is a batch of its own)
-    max_padding: int | None = None,  # of these, padding; a 128th by default
+    lengths: list[int],              # tokens of each window
+    max_tokens: int = 2048,          # padded tokens per batch (a single longer window is a batch of its own)
+    max_padding: int | None = None,  # padding tokens among them; a 128th by default
 ) -> list[list[int]]:                # indices of the windows of each batch, longest first
-    "Length-sorted batches of at most `max_batch_tokens` padded tokens, at most `waste` of them padding."
+    "Length-sorted batches of at most `max_tokens` padded tokens, at most `max_padding` of them padding."
     max_padding, padding, longest, out = max_tokens // 128 if max_padding is None else max_padding, 0, 0, []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         padding += longest - lengths[i]
@@ -112,7 +111,7 @@ def batch_by_tokens(
 def collate(
     windows: list[Window],  # windows of one batch
     pad: int = 0,           # id of [PAD]
-    min_rows: int = 0,      # at least, those without a window masked throughout
+    min_rows: int = 0,      # at least; rows without a window are fully masked
     min_length: int = 0,    # at least
 ) -> dict:                  # input_ids, attention_mask, token_type_ids: int64 [batch, length]
     "The arrays an engine reads, padded to the longest of `windows`."
@@ -140,8 +139,8 @@ def merge_windows(
     windows: list[Window],     # all windows of some sentences, in order
     logits: list[np.ndarray],  # float [length or more, tags] of each
     n: int,                    # sentences
-) -> list[np.ndarray]:         # float32 [words, tags]: log-probabilities, one row a word
-    "Each word's log-probabilities, read at its first piece in the window that judges it."
+) -> list[np.ndarray]:         # float32 [words, tags]: log-probabilities, one row per word
+    "Each word's log-probabilities, read at its first token, in the window that scores it."
     if not n: return []
     rows = log_softmax(np.concatenate([x[w.word_starts] for w, x in zip(windows, logits, strict=True)]))
     counts = np.bincount([w.sentence for w in windows], [len(w.word_starts) for w in windows], n)
@@ -149,36 +148,34 @@ def merge_windows(
 
 # %% ../nbs/00c_windows.ipynb #0026a
 def bucket_length(
-    n: int,           # pieces of a window
-    many: bool,       # one of very many: padding costs more than another shape does
-    max_length: int,  # pieces a window can have
+    n: int,           # tokens of a window
+    many: bool,       # among very many: padding costs more than a new shape
+    max_length: int,  # tokens that a window can have
 ) -> int:
-    """A length near `n` that many windows share, at least `n`: the next that 8 divides; of many the next even one,
-    and from 65 pieces on one of sixteen in each power of two."""
+    """`n` rounded up to a length that many windows share: to a multiple of 8; if `many`, to an even number, and from 65 tokens on to one of sixteen steps per power of two."""
     step = max(2, 2**((n - 1).bit_length() - 5)) if many else 8
     return max(n, min(-(-n // step) * step, max_length))
 
 # %% ../nbs/00c_windows.ipynb #0027
 def word_log_probs(
-    engine,                              # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]; .num_streams, .throughput_engine, .static_shapes where it has them
+    engine,                              # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]; and optionally .num_streams, .throughput_engine, .static_shapes
     window_tokenizer: WindowTokenizer,   # words to windows
     sentences: Sequence[Sequence[str]],  # words of each sentence
-    max_batch_tokens: int = 2048,        # padded tokens a batch
+    max_batch_tokens: int = 2048,        # padded tokens per batch
     progress=None,                       # wraps the batches, e.g. tqdm
 ) -> list[np.ndarray]:                   # float32 [words, tags] of each sentence
-    """Log-probabilities of the tags of every word of `sentences`, in their order, by any engine; as many batches at
-    once as it has streams."""
+    """Log-probabilities of the tags of every word of `sentences`, in order, by any engine; it gets as many batches at once as it has streams."""
     windows = window_tokenizer.encode(sentences); lengths = [len(w.input_ids) for w in windows]
-    # shaped: a new shape costs time and memory
+    # static shapes: a new one costs time and memory
     shaped, many = getattr(engine, "static_shapes", False), sum(lengths) > 8 * max_batch_tokens
     if shaped: lengths = [bucket_length(n, many, window_tokenizer.max_length) for n in lengths]
-    # batches of as many rows as the budget holds
+    # always as many rows as the budget allows
     full = shaped and many
     logits, batches = (
         [None] * len(windows),
         batch_by_tokens(lengths, max_batch_tokens, max_batch_tokens if full else None),
     )
-    # fewer are done sooner by all cores together
+    # with fewer batches, all cores together are faster
     if len(batches) >= max(2, available_cpus()): engine = getattr(engine, "throughput_engine", engine)
     def judge(batch):
         length = lengths[batch[0]]
@@ -196,14 +193,14 @@ def word_log_probs(
 
 # %% ../nbs/00c_windows.ipynb #0034
 def save_tokenizer_config(
-    folder: Path,               # made where it is missing
+    folder: Path,               # created if it is missing
     tokenizer,                  # tokenizers.Tokenizer
     tags: list[str],            # the tag set, in the model's order
-    case_feature: bool,         # token type 1 on capitalised words
-    max_length: int,            # pieces a window, special tokens included
-    about: dict | None = None,  # of its training, as far as it is known: encoder, corpus, sentences, date (ISO)
+    case_feature: bool,         # token type 1 on capitalized words
+    max_length: int,            # tokens per window, special tokens included
+    about: dict | None = None,  # how it was trained, as far as known: encoder, corpus, sentences, date (ISO)
 ) -> Path:                      # the folder
-    "Write what every engine needs beside its own file: `tokenizer.json` and `tagger.json`."
+    "Write what every engine needs besides its own file: `tokenizer.json` and `tagger.json`."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder/"tokenizer.json") as tmp: tokenizer.save(str(tmp))
     settings = dict(tags=list(tags), case_feature=case_feature, max_length=max_length)
@@ -212,7 +209,7 @@ def save_tokenizer_config(
 
 # %% ../nbs/00c_windows.ipynb #0035
 def _settings(folder):
-    "What `tagger.json` of `folder` holds. Raises `BertNerError` where it is missing or broken."
+    "The contents of `tagger.json` in `folder`. Raises `BertNerError` if it is missing or broken."
     file = Path(folder)/"tagger.json"
     if not file.is_file(): raise BertNerError(f"no trained model in {folder}: {training_hint()}")
     try: settings = read_json(file)
@@ -224,7 +221,7 @@ def _settings(folder):
 def load_tokenizer_config(
     folder: Path,                        # where `save_tokenizer_config` wrote
 ) -> tuple[WindowTokenizer, list[str]]:  # words to windows; the tag set in the model's order
-    "What `save_tokenizer_config` kept in `folder`. Raises `BertNerError` where there is nothing, or a file is broken."
+    "What `save_tokenizer_config` saved in `folder`. Raises `BertNerError` if a file is missing or broken."
     from tokenizers import Tokenizer
     settings, file = _settings(folder), Path(folder)/"tokenizer.json"
     try: tokenizer = Tokenizer.from_file(str(file))
@@ -234,8 +231,8 @@ def load_tokenizer_config(
 
 def model_info(
     folder: Path,  # where `save_tokenizer_config` wrote
-) -> dict:         # encoder, corpus, sentences, date: those that are known
-    """What `save_tokenizer_config` was told of the training of the model in `folder`.
+) -> dict:         # encoder, corpus, sentences, date, as far as known
+    """How the model in `folder` was trained, as recorded by `save_tokenizer_config`.
 
     Raises `BertNerError` as `load_tokenizer_config` does."""
     about = _settings(folder).get("about")

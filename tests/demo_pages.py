@@ -274,7 +274,7 @@ def kept(page): return re.sub(r",? ?(not|all) saved.*", "", changes(page).text_c
 
 
 def correct(page, word, label, nth=0, twice=False):
-    "Click `word`, and say in its card that it is a `label`, e.g. `org organisation`."
+    "Click `word`, and say in its card that it is a `label`, e.g. `org organization`."
     click(page, word, nth, twice=twice)
     card(page).get_by_role("button", name=label).click()
     settled(page)

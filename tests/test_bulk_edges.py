@@ -99,7 +99,7 @@ def stand(work, what):
     if what == "a full folder":
         (work/"out").mkdir(); (work/"out/part-00000-000000.parquet").write_text("keep"); return "out"
     if what == "a link for the folder": (work/"out").symlink_to("nowhere"); return "out"
-    if what == "the working folder": return "."
+    if what == "the working directory": return "."
     if what == "the folder above": (work/"sub").mkdir(); os.chdir(work/"sub"); return ".."
     if what == "a folder with a slash":
         (work/"x.jsonl").mkdir(); (work/"x.jsonl/keep").write_text("keep"); return "x.jsonl/"
@@ -108,7 +108,7 @@ def stand(work, what):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("what", ["a file", "an empty file", "a folder", "an empty folder", "a link to nothing", "a link to a file", "another's run folder", "a file for the run's folder",
-    "another's manifest", "a broken manifest", "a file for the folder", "a full folder", "a link for the folder", "the working folder", "the folder above", "a folder with a slash"])
+    "another's manifest", "a broken manifest", "a file for the folder", "a full folder", "a link for the folder", "the working directory", "the folder above", "a folder with a slash"])
 def test_what_stands_at_the_target_is_left_as_it_is(work, tag, what, overwrite):
     target, source = stand(work, what), work/"in.txt"
     before = tree(work)
@@ -496,7 +496,7 @@ bad = st.sampled_from(['7,"never closed', '"7,never', '7,"a" b', "7", "7,8,9", '
 @given(rows=st.lists(st.one_of(good, st.tuples(bad)), max_size=12))
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_rows_out_and_refused_are_what_a_person_counts(rows, tmp_path_factory):
-    """One row a line, good ones as a writer writes them, broken ones as they are: each good one comes out, each other
+    """One row per line, good ones as a writer writes them, broken ones as they are: each good one comes out, each other
     is rejected with its number."""
     file, out = tmp_path_factory.mktemp("csv")/"a.csv", io.StringIO()
     write = csv.writer(out, lineterminator="\n").writerow
@@ -869,6 +869,6 @@ def test_what_ray_hands_around_are_rows_of_arrow(work, tag, mini_tagger_folder):
     rows = pa.Table.from_pylist([dict(file=i, address=os.fsencode(f)) for i, f in enumerate(files)]).to_pylist()
     for row in rows:
         for part in run._cut_for_ray(row, config, frozenset()):
-            annotator(dict(part=pa.array([part["part"]]).to_pylist()))
+            annotator(dict(shard=pa.array([part["shard"]]).to_pylist()))
     def parts(folder): return {n: d for n, d in tree(work/folder).items() if n.startswith(("part-", "_shards"))}
     assert parts("out") == parts("expected")

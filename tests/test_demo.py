@@ -211,7 +211,7 @@ def test_corrections(page, tmp_path):
     "By mouse and by keyboard, moved by typing, undone, saved, and read back by the corpus's reader."
     tag(page, TEXT, 5)
     click(page, "Paris")
-    card(page).get_by_role("button", name="org organisation").click()
+    card(page).get_by_role("button", name="org organization").click()
     expect(layer(page).locator("mark").nth(1)).to_have_attribute("data-label", "org")
     click(page, "met", 1, twice=True)                                   # a word that is none yet
     expect(card(page)).to_contain_text("Your selection")

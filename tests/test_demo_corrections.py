@@ -22,7 +22,7 @@ def corrected(page):
     settled(page)
     throw_away(page)
     tag(page, A, 3)
-    correct(page, "Bush", "org organisation")
+    correct(page, "Bush", "org organization")
     correct(page, "Monday", "eve event")
     assert marks(page) == FIXED_A
     expect(changes(page)).to_have_text("2 corrections, not saved yet")
@@ -112,7 +112,7 @@ def test_corrections_move_with_editing(corrected):
     tag_text = "x " + A
     box(page).fill(""); settled(page); throw_away(page)
     tag(page, tag_text, 3)
-    correct(page, "Bush", "org organisation"); correct(page, "Monday", "eve event")
+    correct(page, "Bush", "org organization"); correct(page, "Monday", "eve event")
     # Mondays
     box(page).press("Control+End"); page.keyboard.press("ArrowLeft"); page.keyboard.type("s", delay=5); settled(page)
     assert ("Mondays", "eve") not in marks(page) and marks(page)[0] == ("Mr. Bush", "org")
@@ -142,7 +142,7 @@ def test_a_confirmed_sentence(page):
     click(page, "York")
     expect(card(page).get_by_role("button", name="Sentence confirmed")).to_be_disabled()
     page.keyboard.press("Escape")
-    correct(page, "Bush", "org organisation")
+    correct(page, "Bush", "org organization")
     expect(changes(page)).to_have_text("1 correction and 1 confirmed sentence, not saved yet")
     assert page.evaluate(
         "[...CSS.highlights].filter(([k]) => k.startsWith('ner-sure')).flatMap(([, h]) => [...h].map(String))"
@@ -210,7 +210,7 @@ def test_throw_away_asks_and_is_final(corrected):
 def test_a_closed_tab_and_two_at_once(browser, address):
     with opened(browser, address) as page:
         tag(page, A, 3)
-        correct(page, "Bush", "org organisation")
+        correct(page, "Bush", "org organization")
         context = page.context
         second = context.new_page(); second.set_default_timeout(PATIENCE * 1000)
         second.goto(address); second.wait_for_selector(".ner-demo .ner-text"); settled(second)
@@ -239,7 +239,7 @@ def test_leaving_asks(browser, address):
         asked = []
         page.on("dialog", lambda d: (asked.append(d.type), d.dismiss()))
         tag(page, A, 3)
-        correct(page, "Bush", "org organisation")
+        correct(page, "Bush", "org organization")
         page.close(run_before_unload=True)
         until(lambda: page.wait_for_timeout(100) or asked, "nothing was asked")
         assert asked == ["beforeunload"] and not page.is_closed()
@@ -257,7 +257,7 @@ def test_a_killed_kernel_takes_nothing_along(browser, folder, tmp_path):
         opened(browser, url) as page,
     ):
         tag(page, A, 3)
-        correct(page, "Bush", "org organisation"); correct(page, "Monday", "eve event")
+        correct(page, "Bush", "org organization"); correct(page, "Monday", "eve event")
         box(page).press("Control+End"); page.keyboard.type(" In Paris"); settled(page)
         kernel, = kernels(url)
         kernel.kill()
@@ -272,7 +272,7 @@ def test_a_restarted_kernel_in_jupyterlab(lab_page):
     page = lab_page
     box(page).fill(""); settled(page); throw_away(page)
     tag(page, A, 3)
-    correct(page, "Bush", "org organisation"); correct(page, "Monday", "eve event")
+    correct(page, "Bush", "org organization"); correct(page, "Monday", "eve event")
     page.wait_for_timeout(500)
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
     expect(alert(page)).to_contain_text("run the cell again")
@@ -292,7 +292,7 @@ def test_a_browser_without_room_says_so(browser, address):
             "() => { Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError') } }"
         )
         tag(page, A, 3)
-        correct(page, "Bush", "org organisation")
+        correct(page, "Bush", "org organization")
         expect(changes(page)).to_contain_text("no room to keep them, save them now")
         assert sentences(page)[0][1].startswith("B-org I-org")
         assert next(iter(EXAMPLES.values())) != shown(page)

@@ -1,4 +1,4 @@
-"The page's server: what it leaves behind, what it refuses at start, what it reads."
+"The page's server: what it leaves behind, what it rejects at start, what it reads."
 import subprocess, sys
 
 import psutil
@@ -140,12 +140,12 @@ def test_the_model_is_named(page):
 
 
 @pytest.mark.browser
-def test_labels_of_neighbours(page):
+def test_labels_of_neighbors(page):
     """The label of a narrow word ends before the next one begins, and chips keep their distance, whatever else the
     notebook shows."""
     box(page).fill(""); settled(page); throw_away(page)
     tag(page, "A B I in Paris", 1)
-    for at, label in ((0, "per person"), (2, "org organisation"), (4, "eve event")):
+    for at, label in ((0, "per person"), (2, "org organization"), (4, "eve event")):
         box(page).evaluate("(e, at) => { e.focus(); e.setSelectionRange(at, at + 1) }", at)
         box(page).press("Control+Enter")
         card(page).get_by_role("button", name=label).click()
@@ -213,7 +213,7 @@ def test_looks(browser, address, tmp_path):
     ]:
         with opened(browser, address + query, viewport=dict(width=width, height=800), color_scheme=scheme) as page:
             tag(page, TEXT, 5)
-            correct(page, "Bush", "org organisation")
+            correct(page, "Bush", "org organization")
             dark = scheme == "dark" and not query
             assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
                 "rgb(17, 17, 17)" if dark else "rgb(255, 255, 255)"
@@ -229,7 +229,7 @@ def test_looks(browser, address, tmp_path):
                 page.get_by_role("main").count() == 1 and violations(page) == [] and violations(page, best=True) == []
             )
             page.screenshot(path=tmp_path/f"{name}.png", full_page=True)
-    page_colour = "getComputedStyle(document.body).backgroundColor"
+    page_color = "getComputedStyle(document.body).backgroundColor"
     with opened(browser, address, color_scheme="light") as page:
         page.emulate_media(color_scheme="dark")                                # in the evening
-        page.wait_for_function(f"{page_colour} === 'rgb(17, 17, 17)'")
+        page.wait_for_function(f"{page_color} === 'rgb(17, 17, 17)'")

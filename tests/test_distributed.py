@@ -112,7 +112,7 @@ def assert_equal(one: Path, other: Path):
 
 
 def test_torchrun_gives_what_one_process_gives(one, base, tmp_path):
-    "Two processes with half of each batch each; the validation part does not divide into equal batches."
+    "Two processes with half of each batch each; the validation split does not divide into equal batches."
     finish(
         train(
             base,

@@ -1,4 +1,4 @@
-"""Every engine keeps one contract: a sentence's answer does not depend on its neighbours, their order, the padding, or the number of streams.
+"""Every engine keeps one contract: a sentence's answer does not depend on its neighbors, their order, the padding, or the number of streams.
 
 fp32 engines keep it to the last digits, so their tags are the same always. int8 has fixed ranges, so it keeps it too, but for the rare activation that lies on the border of two steps. With bf16 the
 order of a sum depends on the batch's shape and each result is rounded to 8 bits: probabilities agree to a few hundredths, and a tag can change where two are about equally probable.
@@ -26,7 +26,7 @@ sentences = st.lists(st.lists(st.sampled_from(WORDS), max_size=80), min_size=1, 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A BERT of two layers with random weights, as `fine_tune` would leave it and as `export_model` makes it: windows
-    of 32 pieces."""
+    of 32 tokens."""
     top = tmp_path_factory.mktemp("engines")
     seed_everything()
     config = BertConfig(
@@ -189,7 +189,7 @@ def test_stream_equals_batch_and_reads_no_further_than_it_must(mini_tagger_folde
 
 
 def test_a_text_of_a_megabyte(mini_tagger_folder):
-    "Every place of 250,000 words, in windows of 64 pieces."
+    "Every place of 250,000 words, in windows of 64 tokens."
     text = "Paris met in on " * 62_500
     found = Tagger.from_pretrained(mini_tagger_folder, "onnx").tag(text)
     assert len(found) == 62_500 and all(text[e.start:e.end] == "Paris" for e in found)

@@ -1,4 +1,4 @@
-"""Nothing leaks: the test part is read once, repeats stay together (tests/test_corpus.py), and a tagger taught
+"""Nothing leaks: the test split is read once, repeats stay together (tests/test_corpus.py), and a tagger taught
 nonsense knows nothing."""
 import json
 import random

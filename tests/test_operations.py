@@ -228,7 +228,7 @@ def slow_server(mini_tagger_folder, tmp_path_factory):
 
 
 def test_a_full_queue(slow_server, mini_tagger_folder):
-    """1,500 requests come faster than they are answered: 512 wait, the rest is refused at once (HTTP: 503), and that
+    """1,500 requests come faster than they are answered: 512 wait, the rest is rejected at once (HTTP: 503), and that
     is all."""
     want = Tagger.from_pretrained(mini_tagger_folder).tag(TEXT)
     async def crowd():
@@ -377,7 +377,7 @@ def test_odd_texts(asked, texts, threshold):
     st.sampled_from(["inputs", "name", "datatype", "shape", "data", "parameters", "outputs"]), x, max_size=5)), max_leaves=12).map(lambda x: json.dumps(x).encode())),
     length=st.one_of(st.none(), st.just(0), st.integers(-2, 400)))
 def test_odd_bodies(server, asked, body, length):
-    """Over HTTP: a body without a JSON header is one text; what is no request is refused with a reason; the server
+    """Over HTTP: a body without a JSON header is one text; what is no request is rejected with a reason; the server
     goes on."""
     link = http.client.HTTPConnection(server.urls["http"], timeout=30)
     try:
@@ -424,7 +424,7 @@ def test_ten_thousand_requests_one_after_the_other(server):
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_mixed_lengths_for_a_while(tmp_path):
-    "The shipped model, 5 to 2,000 words a text, 32 callers at once: no error, the local entities, memory that stays."
+    "The shipped model, 5 to 2,000 words per text, 32 callers at once: no error, the local entities, memory that stays."
     words = [w for row in generate_corpus(42, 3000) for w in row[0]]
     rng = random.Random(42)
     texts = [

@@ -59,7 +59,7 @@ def corpus(): return make_corpus()
 @pytest.fixture(scope="module")
 def trained(corpus, tmp_path_factory):
     """What the stages baseline, bert and export make of the corpus, in miniature: a BERT of two layers that was not
-    pretrained. (top folder, data set, records)"""
+    pretrained. (root folder, data set, records)"""
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
     from bert_ner.baseline import train_bilstm
     from bert_ner.bert import fine_tune
@@ -196,7 +196,7 @@ def test_a_real_triton_server_speaks_of_the_new_types(trained, tmp_path):
             with pytest.raises(BertNerError, match="'geo': there are dose, drug, time"): client.tag("Aspirin")
 
 
-def test_the_demo_comes_up_and_the_new_types_have_colours(trained):
+def test_the_demo_comes_up_and_the_new_types_have_colors(trained):
     from bert_ner.demo import demo
     from bert_ner.tagger import Tagger
     from bert_ner.engines import model_labels

@@ -54,7 +54,7 @@ def reproduces(tagger, card, part, words, gold):
 
 
 def test_figure_on_the_sample(tagger, card):
-    reproduces(tagger, card, "sample corpus, test part", *words_and_tags(to_dataset(list(generate_corpus()))["test"]))
+    reproduces(tagger, card, "sample corpus, test split", *words_and_tags(to_dataset(list(generate_corpus()))["test"]))
 
 
 @pytest.mark.gmb

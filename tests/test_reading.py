@@ -22,7 +22,7 @@ HEAD = "Sentence #,Word,POS,Tag\n"
 
 @pytest.fixture
 def read(tmp_path):
-    "Write a file, read it as a corpus of one's own."
+    "Write a file, read it as your own corpus."
     def read(text, name="a.csv", stored="utf-8", **kw):
         (tmp_path/name).write_bytes(text if isinstance(text, bytes) else text.encode(stored))
         return read_corpus(tmp_path/name, tags=None, **kw)
@@ -101,13 +101,13 @@ def test_a_column_that_is_there_twice(read):
 def test_what_people_mean_by_conll(read, text): assert read(text, "a.conll") == [(["Hi", "Rome"], ["O", "B-geo"])]
 
 
-@pytest.mark.parametrize("line, neighbours", [("# O", "Rome B-geo"), ("#\tO", "Rome\tB-geo"), ("# NN O", "Rome NN B-geo"), ("#MeToo O", "Rome B-geo"), ("# _ _ O", "Rome _ _ B-geo")])
-def test_a_hash_with_the_columns_of_its_neighbours_is_a_word(read, line, neighbours):
-    assert read(f"{line}\n{neighbours}\n\n{neighbours}\n", "a.conll") == [
+@pytest.mark.parametrize("line, neighbors", [("# O", "Rome B-geo"), ("#\tO", "Rome\tB-geo"), ("# NN O", "Rome NN B-geo"), ("#MeToo O", "Rome B-geo"), ("# _ _ O", "Rome _ _ B-geo")])
+def test_a_hash_with_the_columns_of_its_neighbors_is_a_word(read, line, neighbors):
+    assert read(f"{line}\n{neighbors}\n\n{neighbors}\n", "a.conll") == [
         ([line.split()[0], "Rome"], ["O", "B-geo"]),
         (["Rome"], ["B-geo"]),
     ]
-    assert read(f"{neighbours}\n\n{line}\n", "a.conll") == [(["Rome"], ["B-geo"]), ([line.split()[0]], ["O"])]
+    assert read(f"{neighbors}\n\n{line}\n", "a.conll") == [(["Rome"], ["B-geo"]), ([line.split()[0]], ["O"])]
 
 
 def test_words_that_are_white_space_or_numbers(read):

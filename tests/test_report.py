@@ -49,7 +49,7 @@ def page(tmp_path_factory):
         ),
         new_markdown_cell("## What goes wrong"),
         new_code_cell("#| slow\nimport ipywidgets\nipywidgets.IntSlider()"),
-        new_markdown_cell("## What we learned"),
+        new_markdown_cell("## Findings"),
         new_code_cell("#| slow\nMarkdown('F1 is **0.92**.')"),
         new_markdown_cell("Next: [03_bert](03_bert.ipynb), more."),
     ]
@@ -132,11 +132,11 @@ def test_every_stage_begins_with_its_story(notebook):
     assert sorted(c.id for part in (opening, learned, stage, library) for c in part) == sorted(c.id for c in cells)
     assert opening[0].source.startswith("# ") and not [c for c in library if c.source.startswith("#| slow")]
     assert [c for c in [*learned, *stage] if c.source.startswith("#| slow")]
-    if any(c.source.startswith("## What we learned") for c in cells):
-        assert len(learned) >= 2 and learned[0].source.startswith("## What we learned")
+    if any(c.source.startswith("## Findings") for c in cells):
+        assert len(learned) >= 2 and learned[0].source.startswith("## Findings")
 
 
-@pytest.mark.parametrize("cells", [[], [new_markdown_cell("only words")], [new_code_cell("")], [new_code_cell("1")], [new_markdown_cell("## What we learned")],
+@pytest.mark.parametrize("cells", [[], [new_markdown_cell("only words")], [new_code_cell("")], [new_code_cell("1")], [new_markdown_cell("## Findings")],
     [new_code_cell("(", metadata=dict(tags=["injected-parameters"]))], [new_code_cell("x: int = 1\na, b = 1, 2\n", metadata=dict(tags=["parameters"]))],
     [new_code_cell("1/0", outputs=[new_output("error", ename="ZeroDivisionError", evalue="<b>", traceback=["\x1b[31mboom\x1b[0m <script>"])])],
     [new_code_cell("x", outputs=[new_output("stream", name="stderr", text="<script>alert(1)</script>"), new_output("display_data", {"application/json": {"a": 1}}), new_output("display_data", {})])]])

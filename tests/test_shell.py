@@ -1,4 +1,4 @@
-"""The program `bert-ner` as a person or a script calls it: what it reads, what it refuses, how it ends, what it
+"""The program `bert-ner` as a person or a script calls it: what it reads, what it rejects, how it ends, what it
 leaves behind."""
 import importlib
 import io

@@ -633,7 +633,7 @@ FAILS = [
     ("baseline", dict(corpus="nobody"), "is missing: run `dvc repro data`"),
     ("bert", dict(lr="abc"), "bert.lr is 'abc'"),
     ("bert", dict(nproc_per_node=2, batch_size=33), "make bert.batch_size a multiple of bert.nproc_per_node"),
-    ("bert", dict(max_length=513), "bert.max_length is 513: 'tiny' reads 512 pieces at most"),
+    ("bert", dict(max_length=513), "bert.max_length is 513: 'tiny' reads 512 tokens at most"),
     ("bert", dict(max_length=1024, nproc_per_node=2), "bert.max_length is 1024"),
     ("bert", dict(model_name_or_path="nowhere"), "bert.model_name_or_path"),
     ("bert", dict(model_name_or_path="conf"), "bert.model_name_or_path"),

@@ -155,7 +155,7 @@ def test_a_stamp_that_differs(gpu, onnx, stamped, field, said):
     ):
         load_engine("tensorrt", onnx)
     write_json(stamped/"engine.json", {k: v for k, v in stamp.items() if k != field})
-    with pytest.raises(BertNerError, match="None where here is"): load_engine("tensorrt", onnx)
+    with pytest.raises(BertNerError, match="None if here is"): load_engine("tensorrt", onnx)
 
 
 def test_fields_of_the_stamp_are_all_tried():
@@ -222,7 +222,7 @@ def test_one_that_does_not_is_not(engine, onnx, gates, said):
 # ---------------------------------------------------------------- batches to profiles
 @pytest.fixture
 def opened():
-    "An engine that was opened without TensorRT: lengths to 4, 16 and 64, 128 tokens a batch."
+    "An engine that was opened without TensorRT: lengths to 4, 16 and 64, 128 tokens per batch."
     engine = object.__new__(TensorRTEngine)
     engine.profiles, engine.inputs, engine.tags, engine.device, engine.stream = (
         make_profiles([4, 16], 128, 64),
@@ -249,7 +249,7 @@ def test_a_batch_goes_through_its_profile_in_parts_that_fit(opened, monkeypatch,
 
 
 def test_a_window_that_is_too_long(opened):
-    with pytest.raises(BertNerError, match="65 pieces at once: this engine takes 1 to 64"):
+    with pytest.raises(BertNerError, match="65 tokens at once: this engine takes 1 to 64"):
         opened.logits(*[np.ones((1, 65), np.int64)] * 3)
 
 
@@ -327,7 +327,7 @@ class Uses(ast.NodeVisitor):
         ]
 
     def kind(self, node):
-        """("module" | "class" | "object" | "method", name) of an expression, None where it has nothing to do with
+        """("module" | "class" | "object" | "method", name) of an expression, None if it has nothing to do with
         TensorRT."""
         if ast.unparse(node) in self.types: return self.types[ast.unparse(node)]
         if isinstance(node, ast.Attribute) and (base := self.kind(node.value)):

@@ -164,7 +164,7 @@ def test_texts_without_entities(tagger, text): assert tagger.tag(text) == []
 
 
 def test_a_text_longer_than_the_window_loses_nothing(tagger):
-    "2,000 places among 8,000 words, where the window holds 62 pieces."
+    "2,000 places among 8,000 words, where the window holds 62 tokens."
     text = "Paris met in bush " * 2000
     assert sum(e.text == "Paris" for e in tagger.tag(text)) == 2000
 

@@ -191,7 +191,7 @@ def test_a_request_may_ask_for_less(server, protocol):
 
 
 def test_one_bad_request_among_many(server, mini_tagger_folder):
-    "They come in together and are batched together; only the bad ones are refused."
+    "They come in together and are batched together; only the bad ones are rejected."
     tagger, link = Tagger.from_pretrained(mini_tagger_folder), grpc.InferenceServerClient(server.urls["grpc"])
     answers, done = {}, threading.Semaphore(0)
     def keep(i, result, error): answers[i] = error or result.as_numpy("ENTITIES"); done.release()
@@ -210,7 +210,7 @@ def test_one_bad_request_among_many(server, mini_tagger_folder):
 
 def test_a_book_holds_nobody_up(server, mini_tagger_folder):
     """50 short requests that come after a text of a million characters and a shorter long one are answered before
-    these; nobody is refused, the entities are the local ones."""
+    these; nobody is rejected, the entities are the local ones."""
     tagger, link = Tagger.from_pretrained(mini_tagger_folder), grpc.InferenceServerClient(server.urls["grpc"])
     books = {
         "book": ("Mr. Bush met Paris in New York " * 40_000)[:MAX_CHARS],

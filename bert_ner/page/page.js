@@ -133,7 +133,7 @@ class Layer {
       while (next < entities.length && entities[next].start < end) {
         const e = entities[next], a = Math.max(e.start, starts[i]), b = Math.min(e.end, end);
         if (a > from) block.append(text.slice(from, a));
-        const mark = el("mark", { className: `ner-${e.colour}` }, text.slice(a, b));
+        const mark = el("mark", { className: `ner-${e.color}` }, text.slice(a, b));
         if (a === e.start) mark.dataset.label = e.label;
         if ((entities[next + 1]?.start ?? Infinity) - e.start < 8) mark.classList.add("ner-near");     // its label must not run into the next one
         mark.entity = e;
@@ -215,7 +215,7 @@ function render({ model, el: root }) {
 
   const chips = names.map((t) => el("button", { type: "button", className: "ner-chip", ariaPressed: "true", title: `Show or hide: ${name(t)}`,
     onclick: () => { off.has(t) ? off.delete(t) : off.add(t); filter(); } },
-    el("mark", { className: `ner-${start.colours[t] ?? "other"}` }, t), el("span", {}, name(t)), el("b", {}, "0")));
+    el("mark", { className: `ner-${start.colors[t] ?? "other"}` }, t), el("span", {}, name(t)), el("b", {}, "0")));
   const legend = el("div", { className: "ner-legend ner-row", role: "group", ariaLabel: "Types of entities" }, ...chips);
   const slider = el("input", { type: "range", min: 0, max: 100, value: 0, oninput: () => { state.least = slider.value / 100; filter(); } });
   const least = el("output", {}, "0.00");
@@ -327,7 +327,7 @@ function render({ model, el: root }) {
     const errors = [answer.error, ...(answer.sides ?? []).map((s) => s.error), ...settle(answer.edits ?? [], unit)].filter(Boolean);
     if (answer.sides) [state.ms, state.read] = [answer.sides.reduce((sum, s) => sum + s.ms, 0), state.text.length];
     if (answer.sides) state.sides = answer.sides.map((s) => ({ ...s, entities: s.entities.map(([a, b, label, score, by, also]) =>
-      ({ start: unit(a), end: unit(b), from: a, to: b, label, score, by, also, colour: start.colours[label] ?? "other" })) }));
+      ({ start: unit(a), end: unit(b), from: a, to: b, label, score, by, also, color: start.colors[label] ?? "other" })) }));
     else if (answer.kind === "tag") state.sides = [];
     warn([...new Set(errors)].map((e) => e[0].toUpperCase() + e.slice(1)).join(". "));
     note.textContent = answer.note ?? "";
@@ -430,7 +430,7 @@ function render({ model, el: root }) {
     const cell = (n) => el("td", { className: "num" }, n);
     body.replaceChildren(...(state.all ? rows : rows.slice(0, ROWS)).map((r) => el("tr", { className: r.differs ? "ner-row-differs" : "" },
       el("td", {}, el("button", { type: "button", className: "ner-go", title: "Show it in the text", onclick: () => go(r) }, r.text)),
-      el("td", {}, el("mark", { className: `ner-${start.colours[r.label] ?? "other"}` }, r.label), el("span", { className: "ner-name" }, ` ${name(r.label)}`)),
+      el("td", {}, el("mark", { className: `ner-${start.colors[r.label] ?? "other"}` }, r.label), el("span", { className: "ner-name" }, ` ${name(r.label)}`)),
       cell(r.count), ...(two ? [cell(`${r.count2}${r.differs ? " ≠" : ""}`)] : []), cell(r.score.toFixed(3)), cell(r.start))));
     const nothing = state.sides.length && !state.sides[0].error ? (all.length ? "No row fits the filter." : "No entities in this text.") : "";
     if (!rows.length && nothing) body.append(el("tr", {}, el("td", { colSpan: two ? 6 : 5 }, nothing)));
@@ -470,11 +470,11 @@ function render({ model, el: root }) {
     const close = el("button", { type: "button", className: "ner-icon", ariaLabel: "Close", title: "Close (Escape)", onclick: () => hide(true) }, icon("M4 4l8 8M12 4l-8 8"));
     const fix = (t, text) => el("button", { type: "button", className: "ner-fix", disabled: entity?.label === t || (bare && t !== ""), onclick: () => correct(a, b, t) }, ...text);
     card.replaceChildren(
-      el("div", { className: "ner-card-head" }, ...(entity ? [el("mark", { className: `ner-${entity.colour}` }, entity.label)] : []),
+      el("div", { className: "ner-card-head" }, ...(entity ? [el("mark", { className: `ner-${entity.color}` }, entity.label)] : []),
         el("b", {}, entity ? name(entity.label) : "Your selection"), close),
       el("p", { className: "ner-quote" }, short), ...facts,
       soft(entity ? "Correct it to" : "Mark it as"),
-      el("div", { className: "ner-fixlist" }, ...names.map((t) => fix(t, [el("mark", { className: `ner-${start.colours[t]}` }, t), ` ${name(t)}`])), fix("", ["no entity"])),
+      el("div", { className: "ner-fixlist" }, ...names.map((t) => fix(t, [el("mark", { className: `ner-${start.colors[t]}` }, t), ` ${name(t)}`])), fix("", ["no entity"])),
       el("button", { type: "button", className: "ner-button ner-sure", disabled: sure, onclick: () => confirm(a, b) }, sure ? "Sentence confirmed" : "The whole sentence is right"));
     card.ariaLabel = entity ? `${short}: ${name(entity.label)}` : `Selection: ${short}`;
     card.hidden = false;

@@ -21,12 +21,12 @@ from .model import MAX_CHARS, MAX_TEXTS
 import numpy as np
 
 # %% ../../nbs/06f_client.ipynb #0078
-REQUEST_CHARS = 65_536   # characters that a client sends in one request, if a text is not longer
+REQUEST_CHARS = 65_536   # characters per request, unless a single text is longer
 
 def chunk_requests(
     texts: list[str],                 # texts of any length
-    max_batch_size: int = MAX_TEXTS,  # texts a request
-    max_chars: int = REQUEST_CHARS,   # characters a request (a single longer text is a request of its own)
+    max_batch_size: int = MAX_TEXTS,  # texts per request
+    max_chars: int = REQUEST_CHARS,   # characters per request (a longer text is a request of its own)
 ) -> list[list[int]]:                 # indices of the texts of each request, longest first
     "Requests of bounded size, texts of similar length together."
     out, room = [], 0
@@ -37,17 +37,17 @@ def chunk_requests(
 
 # %% ../../nbs/06f_client.ipynb #0080
 class ServerUnavailable(BertNerError):
-    "Nobody answers, or the server has no room: worth another try."
+    "The server cannot be reached, or its queue is full: worth a retry."
 
 @contextmanager
 def translate_errors(
     url: str,        # host:port
     timeout: float,  # seconds
 ) -> Iterator[None]:
-    "Turn what goes wrong between client and server into a `BertNerError`."
+    "Turn errors between client and server into a `BertNerError`."
     from tritonclient.utils import InferenceServerException
-    silent = f"the server at {url} gave no answer within {timeout:g} s"
-    absent = f"no Triton server answers at {url}: start one with `bert-ner serve`"
+    silent = f"the server at {url} did not respond within {timeout:g} s"
+    absent = f"no Triton server responds at {url}: start one with `bert-ner serve`"
     try: yield
     except BertNerError: raise
     except TimeoutError as e: raise BertNerError(silent) from e
@@ -56,18 +56,18 @@ def translate_errors(
         status, said = str(e.status()), str(e.message() or "").strip().splitlines() or ["no reason given"]
         if "DEADLINE" in status: raise BertNerError(silent) from e
         if "no room in the queue" in said[0]:
-            raise ServerUnavailable(f"the server at {url} has no room in its queue: ask again later") from e
+            raise ServerUnavailable(f"the server at {url} has a full queue: try again later") from e
         if re.search(
             "Stub process .* not healthy|no available versions|is not ready|unloaded or being unloaded", said[0]
         ):
-            raise ServerUnavailable(f"the server at {url} is loading its model: ask again in a moment") from e
+            raise ServerUnavailable(f"the server at {url} is loading its model: try again in a moment") from e
         if "UNAVAILABLE" in status: raise ServerUnavailable(absent) from e
-        raise BertNerError(f"the server at {url} refused: {said[0]}") from e
+        raise BertNerError(f"the server at {url} rejected the request: {said[0]}") from e
     except Exception as e:
         # of geventhttpclient, under tritonclient.http
         if type(e).__name__ == "HTTPConnectionClosed": raise ServerUnavailable(absent) from e
         raise BertNerError(
-            f"what answers at {url} is no Triton server of this project ({type(e).__name__}): look at the address"
+            f"the server at {url} is not a Triton server of this project ({type(e).__name__}): check the address"
         ) from e
 
 # %% ../../nbs/06f_client.ipynb #0081
@@ -75,7 +75,7 @@ def parse_response(
     answer: np.ndarray,  # bytes [texts], each a JSON list of entities
     texts: list[str],    # the texts that were sent
 ) -> list[Entities]:     # of each text
-    "The entities in the server's `answer`. Raises `ValueError` where they are not of `texts`."
+    "The entities in the server's response. Raises `ValueError` if they do not belong to `texts`."
     rows = [json.loads(a) for a in np.ravel(answer)]
     if len(rows) != len(texts) or any(t[d["start"]:d["end"]] != d["text"] for t, row in zip(texts, rows) for d in row):
         raise ValueError("entities of other texts")
@@ -83,19 +83,19 @@ def parse_response(
 
 # %% ../../nbs/06f_client.ipynb #0083
 def make_inputs(
-    api: Any,          # tritonclient.grpc, tritonclient.http or one of their aio
+    api: Any,          # tritonclient.grpc, tritonclient.http, or the aio module of one
     texts: list[str],  # at most `MAX_TEXTS`
 ) -> list[Any]:        # the inputs of one request
-    "What a request for the entities of `texts` holds."
+    "The input tensors of a request for the entities of `texts`."
     given = api.InferInput("TEXT", [len(texts), 1], "BYTES")
     given.set_data_from_numpy(np.array([[t.encode()] for t in texts], dtype=object))
     return [given]
 
 def request_parameters(
-    threshold: float,                    # least score of an entity, 0 to 1
-    labels: str | Iterable[str] | None,  # types to find; a string is one, or several with commas between them; none: all
-) -> dict[str, Any] | None:              # the parameters of a request, None where there are none
-    "What a request asks for beside its texts. Raises `BertNerError` for what is no threshold or no label."
+    threshold: float,                    # minimum score of an entity, 0 to 1
+    labels: str | Iterable[str] | None,  # labels to return, as a list or a comma-separated string; none: all
+) -> dict[str, Any] | None:              # the parameters of a request; None if there are none
+    "The parameters of a request. Raises `BertNerError` for an invalid threshold or label."
     try: least = float(threshold)
     except (TypeError, ValueError, OverflowError): least = math.nan
     if not 0 <= least <= 1: raise BertNerError(f"threshold is {threshold!r}: give a number from 0 to 1")
@@ -113,15 +113,13 @@ def request_parameters(
 def validate_texts(
     texts: Iterable[str],  # any iterable
 ) -> list[str]:            # in their order
-    """The texts to send.
-
-    Raises `BertNerError` for a string alone, and naming the text that is none or too long for the server."""
+    """The texts to send. Raises `BertNerError` for a single string, and names the first text that is invalid or too long for the server."""
     texts = check_texts(texts)
     for i, t in enumerate(texts):
         if len(t) > MAX_CHARS:
             raise BertNerError(
                 f"text {i} has {len(t):,} characters, and the server takes at most {MAX_CHARS:,}: "
-                "cut it, or tag it with `Tagger`, which takes any length"
+                "split it, or tag it with `Tagger`, which takes any length"
             )
     return texts
 
@@ -129,15 +127,15 @@ def check_client(
     client: Any,              # the class of tritonclient that is opened
     url: str,                 # host:port
     timeout: float,           # seconds
-    max_batch_size: int,      # texts a request
-    concurrency: int,         # requests under way at once
+    max_batch_size: int,      # texts per request
+    concurrency: int,         # concurrent requests
     retries: int,             # of a request
     options: dict[str, Any],  # of `client`
 ) -> None:
-    "Raises `BertNerError` for what no client can work with."
+    "Raises `BertNerError` for invalid options."
     address = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):([0-9]{1,5})", str(url))
     if not address or int(address[2]) > 65535:
-        raise BertNerError(f"'{url}' is not the address of a server: write host:port, as in localhost:8001")
+        raise BertNerError(f"'{url}' is not the address of a server: use host:port, as in localhost:8001")
     if not isinstance(timeout, (int, float)) or not 0 < timeout < 1e8:
         raise BertNerError(f"timeout is {timeout!r}: give the seconds that a request may take")
     for name, given, least, largest in (
@@ -152,38 +150,37 @@ def check_client(
             raise BertNerError(f"{name} is '{options[name]}': there is no such file")
     try: inspect.signature(client).bind(url, **options)
     except TypeError as e:
-        raise BertNerError(f"tritonclient's InferenceServerClient {e}: look at its documentation") from None
+        raise BertNerError(f"tritonclient's InferenceServerClient {e}: see its documentation") from None
 
 def request_timeout(
     timeout: float,    # seconds that a request of `REQUEST_CHARS` may take
     texts: list[str],  # of one request
 ) -> float:            # seconds
-    "The time for a request: a longer text gets more, in proportion."
+    "The timeout of a request: a longer text gets proportionally more."
     return timeout * max(1, sum(map(len, texts)) / REQUEST_CHARS)
 
 def backoff_delays(
     retries: int,             # at most
-) -> Iterator[float | None]:  # seconds, one for each retry, then None
-    "How long to wait before each further try where no server answers or its queue is full; doubles each time."
+) -> Iterator[float | None]:  # seconds before each retry, then None
+    "Exponential backoff: the delays before the retries of a request that found no server or a full queue."
     yield from (.2 * 2**i for i in range(retries))
     yield None
 
 # %% ../../nbs/06f_client.ipynb #0084
 class TritonTagger:
-    """Text in, entities out, by the model `bert_ner` of a Triton server; `concurrency` connections that are kept, a
-    context manager. Any thread may use it."""
+    """Text in, entities out, by the model `bert_ner` of a Triton server; with `concurrency` persistent connections; a context manager. Threads may share one."""
     def __init__(self,
         url: str = "",           # host:port; localhost:8001 for gRPC, localhost:8000 for HTTP by default
         protocol: str = "grpc",  # "grpc" or "http"
-        timeout: float = 60,     # seconds that one request may take; a text of more than 65,536 characters gets more, in proportion
-        max_batch_size: int = MAX_TEXTS,        # texts a request
-        concurrency: int = 2,    # requests under way at once
-        retries: int = 4,        # of a request that nobody answers, or whose server has no room or loads its model
-        threshold: float = 0.,   # least score of an entity
-        labels: str | Iterable[str] | None = (),  # types to find; a string is one, or several with commas between them; none: all
+        timeout: float = 60,     # seconds per request; proportionally more for a text of more than 65,536 characters
+        max_batch_size: int = MAX_TEXTS,        # texts per request
+        concurrency: int = 2,    # concurrent requests
+        retries: int = 4,        # of a request, if the server is down, full or loading its model
+        threshold: float = 0.,   # minimum score of an entity
+        labels: str | Iterable[str] | None = (),  # labels to return, as a list or a comma-separated string; none: all
         **options: Any,          # of tritonclient's InferenceServerClient, e.g. ssl=True
     ) -> None:
-        if protocol not in ("grpc", "http"): raise BertNerError(f"no protocol '{protocol}': there are grpc and http")
+        if protocol not in ("grpc", "http"): raise BertNerError(f"unknown protocol '{protocol}': use grpc or http")
         self.url = url or ("localhost:8001" if protocol == "grpc" else "localhost:8000")
         self.protocol, self.timeout, self.max_batch_size, self.retries = protocol, timeout, max_batch_size, retries
         self.parameters, self.options = request_parameters(threshold, labels), options
@@ -197,10 +194,10 @@ class TritonTagger:
         limits = {} if self.protocol == "grpc" else dict(connection_timeout=timeout, network_timeout=timeout)
         try: return self.api.InferenceServerClient(self.url, **{**limits, **self.options})
         except (OSError, TypeError, ValueError) as e:
-            raise BertNerError(f"the options {self.options} of the client do not work: {e}") from e
+            raise BertNerError(f"the client rejects the options {self.options}: {e}") from e
 
     def _link(self):
-        "The connection of this thread: an HTTP connection of tritonclient belongs to the thread that opened it."
+        "The connection of this thread: tritonclient's HTTP connections are not shared between threads."
         if not hasattr(self.own, "link"): self.own.link = self._connect(self.timeout); self.links.append(self.own.link)
         return self.own.link
 
@@ -208,7 +205,7 @@ class TritonTagger:
         given = dict(model_name="bert_ner", inputs=make_inputs(self.api, texts), parameters=self.parameters)
         if self.protocol == "grpc": return self._link().infer(**given, client_timeout=timeout)
         if timeout == self.timeout: return self._link().infer(**given)
-        with self._connect(timeout) as link: return link.infer(**given)      # over HTTP the connection has the limit
+        with self._connect(timeout) as link: return link.infer(**given)      # over HTTP the timeout belongs to the connection
 
     def _ask(self, texts):
         timeout = request_timeout(self.timeout, texts)
@@ -226,8 +223,7 @@ class TritonTagger:
     ) -> list[Entities]:        # of each text, in their order
         """Entities of each of `texts`.
 
-        Raises `BertNerError` naming a text that cannot be sent, before any is, and where the server does not answer
-        or refuses."""
+        Raises `BertNerError` for an invalid text, before any is sent, and if the server does not respond or rejects a request."""
         given = validate_texts(texts)
         out, batches = [Entities()] * len(given), chunk_requests(given, self.max_batch_size)
         try: answers = self.pool.map(self._ask, [[given[i] for i in b] for b in batches])
@@ -237,13 +233,13 @@ class TritonTagger:
         return out
 
     def tag(self,
-        text_column: str,    # at most `MAX_CHARS` characters
+        text: str,    # at most `MAX_CHARS` characters
     ) -> Entities:
         "Entities of one `text`."
-        return self.tag_batch([check_text(text_column)])[0]
+        return self.tag_batch([check_text(text)])[0]
 
     def close(self) -> None:
-        "Close the connections; requests under way are waited for."
+        "Close the connections after open requests."
         self.pool.shutdown(cancel_futures=True)
         for link in self.links: link.close()
 
@@ -256,12 +252,12 @@ class AsyncTritonTagger:
     context manager."""
     def __init__(self,
         url: str = "localhost:8001",              # host:port of gRPC
-        timeout: float = 60,                      # seconds that one request may take; a text of more than 65,536 characters gets more, in proportion
-        max_batch_size: int = MAX_TEXTS,          # texts a request of `tag_batch`
-        concurrency: int = 64,                    # requests under way at once
-        retries: int = 4,                         # of a request that nobody answers, or whose server has no room or loads its model
-        threshold: float = 0.,                    # least score of an entity
-        labels: str | Iterable[str] | None = (),  # types to find; a string is one, or several with commas between them; none: all
+        timeout: float = 60,                      # seconds per request; proportionally more for a text of more than 65,536 characters
+        max_batch_size: int = MAX_TEXTS,          # texts per request of `tag_batch`
+        concurrency: int = 64,                    # concurrent requests
+        retries: int = 4,                         # of a request, if the server is down, full or loading its model
+        threshold: float = 0.,                    # minimum score of an entity
+        labels: str | Iterable[str] | None = (),  # labels to return, as a list or a comma-separated string; none: all
         **options: Any,                           # of tritonclient's InferenceServerClient, e.g. ssl=True
     ) -> None:
         self.parameters, self.options, self.concurrency = request_parameters(threshold, labels), options, concurrency
@@ -276,7 +272,7 @@ class AsyncTritonTagger:
             retries,
             api,
         )
-        # event loop -> its connection, and the room for requests on it
+        # event loop -> its connection, and the semaphore of its requests
         self.links: Any = weakref.WeakKeyDictionary()
 
     def _link(self):
@@ -284,7 +280,7 @@ class AsyncTritonTagger:
         if loop not in self.links:
             try: link = self.api.InferenceServerClient(self.url, **self.options)
             except (OSError, TypeError, ValueError) as e:
-                raise BertNerError(f"the options {self.options} of the client do not work: {e}") from e
+                raise BertNerError(f"the client rejects the options {self.options}: {e}") from e
             self.links[loop] = link, asyncio.Semaphore(self.concurrency)
         return self.links[loop]
 
@@ -310,8 +306,7 @@ class AsyncTritonTagger:
     ) -> list[Entities]:       # of each text, in their order
         """Entities of each of `texts`.
 
-        Raises `BertNerError` naming a text that cannot be sent, before any is, and where the server does not answer
-        or refuses."""
+        Raises `BertNerError` for an invalid text, before any is sent, and if the server does not respond or rejects a request."""
         given = validate_texts(texts)
         out, batches = [Entities()] * len(given), chunk_requests(given, self.max_batch_size)
         for batch, answer in zip(batches, await asyncio.gather(*(self._ask([given[i] for i in b]) for b in batches))):
@@ -319,10 +314,10 @@ class AsyncTritonTagger:
         return out
 
     async def tag(self,
-        text_column: str,    # at most `MAX_CHARS` characters
+        text: str,    # at most `MAX_CHARS` characters
     ) -> Entities:
         "Entities of one `text`."
-        return (await self.tag_batch([check_text(text_column)]))[0]
+        return (await self.tag_batch([check_text(text)]))[0]
 
     async def close(self) -> None:
         "Close the connection of this event loop."
@@ -336,9 +331,9 @@ class AsyncTritonTagger:
 def find_mismatches(
     ours: Sequence[Sequence[Entity]],    # of each text
     theirs: Sequence[Sequence[Entity]],  # of each text, in the same order
-    eps: float = 1e-3,                   # how far scores may differ
+    eps: float = 1e-3,                   # tolerance of the scores
 ) -> list[int]:                          # indices of the texts
-    "Where `theirs` are other entities than `ours`: another span or label, or a score that is more than `eps` away."
+    "The texts whose entities differ: in a span or label, or by more than `eps` in a score."
     def same(a, b):
         return (a.start, a.end, a.label, a.text) == (b.start, b.end, b.label, b.text) and abs(a.score - b.score) <= eps
     return [

@@ -16,11 +16,10 @@ from .environment import *
 # %% ../../nbs/06e_container.ipynb #0075
 def compose_command(
     folder: str | Path,                         # the model repository
-    gpu: bool = False,                          # give the container the GPUs (always needed for the backend tensorrt)
+    gpu: bool = False,                          # give the container the GPUs (required for the backend tensorrt)
     ports: Sequence[int] = (8000, 8001, 8002),  # of HTTP, gRPC and metrics, on loopback
 ) -> tuple[list[str], dict[str, str]]:          # (program and arguments, environment variables)
-    """How `docker compose` serves the model repository `folder`, mounted read-only, with a new key for the control of
-    models."""
+    """The `docker compose` command that serves the model repository `folder`, mounted read-only, with a new key for model control."""
     files = [
         x
         for name in ("compose.yaml", *(["compose.gpu.yaml"] if gpu else []))
@@ -40,7 +39,7 @@ def serve_docker(
 ) -> int:                                       # its exit status
     """Serve with NVIDIA's container until Ctrl-C.
 
-    Raises `BertNerError` where Docker, its compose plugin or the repository is missing, or a port cannot be used."""
+    Raises `BertNerError` if Docker, its compose plugin or the repository is missing, or a port cannot be used."""
     folder = repository_folder(folder)
     if not list_versions(folder):
         raise BertNerError(
@@ -54,10 +53,10 @@ def serve_docker(
     except FileNotFoundError: there = False
     if not there:
         raise BertNerError(
-            "Docker with its compose plugin is not installed here: serve without --docker, or copy "
+            "Docker with its compose plugin is not installed here: serve without --docker, or copy  "
             f"this folder to where it is and run: {line}"
         )
     print(
-        f"BERT_NER_KEY={variables['BERT_NER_KEY']} lets you load another version: see deploy/compose.yaml", flush=True
+        f"BERT_NER_KEY={variables['BERT_NER_KEY']} controls which version is loaded: see deploy/compose.yaml", flush=True
     )
     return subprocess.run(command, env={**os.environ, **variables}).returncode

@@ -17,8 +17,7 @@ from ..core import *
 def server_environ(
     env: Path,        # the server's environment
 ) -> dict[str, str]:  # environment variables
-    """What `tritonserver` and its Python steps must find in their environment: their own libraries and Python, nobody
-    else's."""
+    """The environment of `tritonserver` and its Python backend: their own libraries and Python only."""
     out = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")}
     libs = env/"lib"/"python3.11"/"site-packages"/"nvidia_pytriton.libs"
     return {
@@ -36,7 +35,7 @@ def run_checked(
     why: str,                       # what it does, for the message
     **kw: Any,                      # of `subprocess.run`
 ) -> None:
-    "Run `command` without a word. Raises `BertNerError` with the last line that it said where it fails."
+    "Run `command` quietly. Raises `BertNerError` with the last line of its output if it fails."
     done = subprocess.run(
         [str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **kw
     )
@@ -45,11 +44,10 @@ def run_checked(
 
 # %% ../../nbs/06c_environment.ipynb #0052
 def create_venv(
-    path: Path,  # where the environment is made
-    pins: Path,  # its packages, one version each
+    path: Path,  # where the environment goes
+    pins: Path,  # its pinned packages
 ) -> None:
-    """Make the server's environment `path`: its packages, the backends folder that `tritonserver` reads, and a try
-    whether it starts."""
+    """Create the server's environment `path`: its packages, the backends folder that `tritonserver` reads, and a test start."""
     run_checked([sys.executable, "-m", "venv", "--without-pip", path], "making a virtual environment (python -m venv)")
     pip = [
         sys.executable,
@@ -78,11 +76,9 @@ def create_venv(
 # %% ../../nbs/06c_environment.ipynb #0053
 def ensure_venv(
     path: str | Path | None = None,  # ROOT/.venv-triton by default
-    pins: str | Path | None = None,  # its packages, ROOT/triton-constraints.txt by default
+    pins: str | Path | None = None,  # its pinned packages, ROOT/triton-constraints.txt by default
 ) -> Path:                           # the environment
-    """The server's own environment, made where it is missing or was made from other `pins`; whole or not at all.
-
-    Raises `BertNerError` where it cannot be made, or a folder of somebody else is in its place."""
+    """The server's own environment, created atomically if it is missing or has other `pins`. Raises `BertNerError` if it cannot be created, or another folder is in its place."""
     path, pins = Path(path or ROOT/".venv-triton").resolve(), Path(pins or ROOT/"triton-constraints.txt")
     here = f"{platform.system()} {platform.machine()}, Python {sys.version_info.major}.{sys.version_info.minor}"
     if here != "Linux x86_64, Python 3.11":
@@ -111,7 +107,7 @@ def ensure_venv(
 def file_lock(
     folder: Path,  # an existing folder
 ) -> Iterator[None]:
-    "Hold `folder`'s lock: another process that wants it waits."
+    "Hold `folder`'s lock; other processes wait for it."
     handle = os.open(folder, os.O_RDONLY)
     try: fcntl.flock(handle, fcntl.LOCK_EX); yield
     finally: os.close(handle)
@@ -120,7 +116,7 @@ def file_lock(
 def find_free_ports(
     wanted: Sequence[int],  # ports; 0 is any free one
 ) -> list[int]:             # free ports
-    "Free ports on loopback. Raises `BertNerError` naming the one that is in use, given twice or none."
+    "Free ports on loopback. Raises `BertNerError` naming a port that is in use, given twice or invalid."
     held = []
     try:
         for port in wanted:
