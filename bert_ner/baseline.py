@@ -55,7 +55,8 @@ class BiLSTM(nn.Module):
         self.out = nn.Linear(2 * hidden_size, num_labels)
 
     def forward(self, input_ids, attention_mask, token_type_ids):
-        "Logits float [batch, length, tags] from int64 [batch, length]; padding is skipped, so it does not change them."
+        """Logits float [batch, length, tags] from int64 [batch, length]; padding is skipped, so it does not change
+        them."""
         x = self.dropout(torch.cat([self.word(input_ids), self.case(token_type_ids)], -1))
         packed = nn.utils.rnn.pack_padded_sequence(
             x, attention_mask.sum(1).cpu(), batch_first=True, enforce_sorted=False

@@ -29,9 +29,11 @@ import numpy as np, torch
 
 # %% ../nbs/03_bert.ipynb #0007
 def resolve_checkpoint(
-    model_name_or_path: str,  # "package:NAME/FOLDER" (shipped by a Python package), a local folder, or a name on the model hub
+    model_name_or_path: str,  # "package:NAME/FOLDER" (in a Python package), a folder, or a hub name
 ) -> str:                     # a folder, or the name
-    "The folder or hub name that `model_name_or_path` stands for. Raises `BertNerError` if its package is not installed."
+    """The folder or hub name that `model_name_or_path` stands for.
+
+    Raises `BertNerError` if its package is not installed."""
     if model_name_or_path.startswith("package:"):
         name, _, folder = model_name_or_path.removeprefix("package:").partition("/")
         spec = find_spec(name)
@@ -45,7 +47,8 @@ def resolve_checkpoint(
 def encoder_name(
     model_name_or_path: str,  # see `resolve_checkpoint`
 ) -> str:                     # e.g. "bert-base-cased"
-    """A short name of the encoder `model_name_or_path`: that of its package, its folder or the hub; for a model trained here, that of its pretrained encoder."""
+    """A short name of the encoder `model_name_or_path`: that of its package, its folder or the hub; for a model
+    trained here, that of its pretrained encoder."""
     if model_name_or_path.startswith("package:"):
         return model_name_or_path.removeprefix("package:").partition("/")[0].removeprefix("gt_").replace("_", "-")
     where = Path(resolve_checkpoint(model_name_or_path))
@@ -98,7 +101,7 @@ def tokenize_and_align_labels(
     window_tokenizer: WindowTokenizer,  # words to windows
     words: list[list[str]],             # of each sentence
     labels: list[list[int]],            # tag ids, one per word
-):                                      # datasets.Dataset: input_ids, token_type_ids, labels, length; one row per window
+):  # datasets.Dataset, one row per window: input_ids, token_type_ids, labels, length
     "What the Trainer reads: one row per window, -100 on all but the first token of each scored word."
     from datasets import Dataset
     rows = []
@@ -143,7 +146,8 @@ def epoch_length_sampler(
     seed: int,           # of the training
     step,                # a function that returns the number of completed steps
 ):                       # torch.utils.data.Sampler: indices of one epoch
-    """The order of an epoch: neighbors have similar lengths (transformers' `LengthGroupedSampler`), drawn from `seed` and the epoch of `step`."""
+    """The order of an epoch: neighbors have similar lengths (transformers' `LengthGroupedSampler`), drawn from
+    `seed` and the epoch of `step`."""
     from transformers.trainer_pt_utils import LengthGroupedSampler
     class EpochSampler(LengthGroupedSampler):
         def __iter__(self):
@@ -159,12 +163,14 @@ def rdrop_loss(
     smoothing: float,    # share of a target that is spread over all tags
     rdrop_alpha: float,  # weight of the symmetric Kullback-Leibler divergence between two passes, mean per word
 ):                       # for Trainer's `compute_loss_func`
-    """Cross entropy over the scored words; in training with `rdrop_alpha`, where the second half of a batch repeats the first, plus R-Drop's term (Liang et al. 2021)."""
+    """Cross entropy over the scored words; in training with `rdrop_alpha`, where the second half of a batch repeats
+    the first, plus R-Drop's term (Liang et al. 2021)."""
     from transformers.trainer_pt_utils import LabelSmoother
     smoother, kl = LabelSmoother(smoothing), torch.nn.functional.kl_div
     def loss(outputs, labels, num_items_in_batch=None):
         cost = smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
-        if not rdrop_alpha or not outputs["logits"].requires_grad: return cost        # evaluation reads each window once
+        # evaluation reads each window once
+        if not rdrop_alpha or not outputs["logits"].requires_grad: return cost
         p, q = (x[y != -100].log_softmax(-1) for x, y in zip(outputs["logits"].chunk(2), labels.chunk(2)))
         return (
             cost
@@ -180,7 +186,8 @@ def apply_layerwise_lr_decay(
     model,         # a transformers BERT with a head
     decay: float,  # fraction of the rate of the layer above; 1: all equal
 ) -> None:
-    """Let the learning rate decay from the head (full) layer by layer to the embeddings (`decay` to the power of layers + 1; Sun et al. 2019, Howard & Ruder 2018)."""
+    """Let the learning rate decay from the head (full) layer by layer to the embeddings (`decay` to the power of
+    layers + 1; Sun et al. 2019, Howard & Ruder 2018)."""
     names, layers, groups = {p: name for name, p in model.named_parameters()}, model.config.num_hidden_layers, []
     def depth(p):
         layer = re.search(r"\.layer\.(\d+)\.", names[p])
@@ -201,7 +208,8 @@ def make_trainer(
     layerwise_lr_decay: float = 1.,  # see `apply_layerwise_lr_decay`
     **args,                          # of transformers.TrainingArguments
 ):                                   # transformers.Trainer
-    """A `Trainer` for token classification: length-grouped batches, dynamic padding, the loss averaged over the words of all processes, bf16 if the hardware supports it."""
+    """A `Trainer` for token classification: length-grouped batches, dynamic padding, the loss averaged over the
+    words of all processes, bf16 if the hardware supports it."""
     from transformers import DataCollatorForTokenClassification, Trainer, TrainingArguments
     class GroupedTrainer(Trainer):
         def _get_train_sampler(self, dataset=None):
@@ -269,7 +277,8 @@ def replace_dropout(
 
 # %% ../nbs/03_bert.ipynb #0028d
 def disable_malloc_trim() -> bool:  # False if the C library has no such settings
-    """Let glibc keep freed memory of any size for the next allocation (mallopt(3)): M_MMAP_MAX 0, M_TRIM_THRESHOLD at its maximum."""
+    """Let glibc keep freed memory of any size for the next allocation (mallopt(3)): M_MMAP_MAX 0, M_TRIM_THRESHOLD
+    at its maximum."""
     libc = ctypes.CDLL(None)
     return hasattr(libc, "mallopt") and all(libc.mallopt(what, to) for what, to in ((-4, 0), (-1, 2**31 - 1)))
 
@@ -295,7 +304,8 @@ def bake_in_temperature(
     window_tokenizer: WindowTokenizer,  # words to windows
     part,                               # a split of the corpus, to fit on
 ) -> float:                             # the temperature
-    """Divide the logits of `model` by the temperature that fits the words of the entities in `part` best (Guo et al. 2017), by scaling its classifier."""
+    """Divide the logits of `model` by the temperature that fits the words of the entities in `part` best (Guo et
+    al. 2017), by scaling its classifier."""
     logps, gold = (
         word_log_probs(TorchEngine(model, supports_bf16()), window_tokenizer, list(part["words"])),
         [np.array(y) for y in part["tags"]],
@@ -316,14 +326,17 @@ def fine_tune(
     max_length: int = 512,           # tokens per window
     dropout: float | None = None,    # in the encoder; None: as pretrained
     max_train_samples: int = 0,      # training sentences; 0: all
-    rare_oversampling: int = 1,      # how often a sentence with a rare label is read in an epoch, see `oversample_rare`
+    rare_oversampling: int = 1,      # see `oversample_rare`
     rdrop_alpha: float = 0.,         # weight of the KL divergence between two dropout passes, see `rdrop_loss`
     layerwise_lr_decay: float = 1.,  # learning rate relative to the layer above, see `apply_layerwise_lr_decay`
     evals_per_epoch: int = 1,        # per epoch
     tracker: Tracker | None = None,  # gets the curves during training
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
-) -> dict:                           # run; log: Trainer's, by step; f1 on validation; minutes; resumed; speed; temperature
-    """Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` atomically. Resumes from its own checkpoints. Under torchrun, the main process writes. Raises `BertNerError` if the encoder is missing, or its maximum length is below `max_length`."""
+) -> dict:                           # run, log (Trainer's), f1 (validation), minutes, resumed, speed, temperature
+    """Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` atomically. Resumes from its own
+    checkpoints. Under torchrun, the main process writes.
+
+    Raises `BertNerError` if the encoder is missing, or its maximum length is below `max_length`."""
     run = dict(
         model_name_or_path=model_name_or_path,
         case_feature=case_feature,

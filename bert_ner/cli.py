@@ -64,7 +64,8 @@ def _only_defines(source):
 def is_stage_cell(
     cell: dict,  # a code cell: source (a text, or lines), metadata
 ) -> bool:
-    """Whether a stage run executes `cell`: tagged `parameters`; or marked `export`, `slow` or `gpu`; or it only defines."""
+    """Whether a stage run executes `cell`: tagged `parameters`; or marked `export`, `slow` or `gpu`; or it only
+    defines."""
     source = "".join(cell["source"])
     directives = re.match(r"(\s*#\|[^\n]*\n?)*", source)[0]
     return (
@@ -90,7 +91,8 @@ def stage_cells(
 def stage_code(
     notebook: Path,  # a stage's
 ) -> str:            # Python
-    """The code of a stage run of `notebook`, without comments, layout and outputs: the stage changes only if it does."""
+    """The code of a stage run of `notebook`, without comments, layout and outputs: the stage changes only if it
+    does."""
     def bare(source):
         try: return ast.unparse(ast.parse(source))
         except SyntaxError: return source
@@ -103,7 +105,8 @@ def stage_code(
 def write_stage_code(
     folder: Path | None = None,  # ROOT/.stages by default
 ) -> Path:                       # the folder
-    """Write the `stage_code` of each stage's notebook, which `dvc.yaml` depends on; unchanged files are not touched, those without a notebook are removed."""
+    """Write the `stage_code` of each stage's notebook, which `dvc.yaml` depends on; unchanged files are not
+    touched, those without a notebook are removed."""
     folder = folder or ROOT/".stages"
     tagged = lambda f: any(
         "parameters" in c["metadata"].get("tags", []) for c in json.loads(f.read_text(encoding="utf-8"))["cells"]
@@ -327,12 +330,14 @@ def restore_results(
 def run_to_end(
     command: list[str],  # program and arguments
 ) -> int:                # its exit status as in a shell: 130 after Ctrl-C
-    """Run `command` in the project's folder and wait for it; signals are passed on to all processes that it started."""
+    """Run `command` in the project's folder and wait for it; signals are passed on to all processes that it
+    started."""
     import psutil
     heard, process = [], subprocess.Popen(command, cwd=ROOT)
     def pass_on(number, frame):
         heard.append(number)
-        if number == signal.SIGINT and len(heard) == 1 and in_foreground(): return    # the terminal signals all of them
+        # the terminal signals all of them
+        if number == signal.SIGINT and len(heard) == 1 and in_foreground(): return
         try: those = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
         except psutil.NoSuchProcess: return
         for p in those:
@@ -357,7 +362,9 @@ def dvc_run(
     stage: str,       # a stage of dvc.yaml
     sets: list[str],  # key=value for `dvc exp run -S`
 ) -> None:
-    """Run `stage` through DVC and exit with its status if it fails, with `sets` after restoring everything. Raises `BertNerError` outside a project."""
+    """Run `stage` through DVC and exit with its status if it fails, with `sets` after restoring everything.
+
+    Raises `BertNerError` outside a project."""
     load_params()
     if sets:
         composed = compose_params(sets); before, results, outs = backup_params(composed), read_results(), read_outs()
@@ -379,7 +386,8 @@ class Verb(TyperCommand):
             elif arg[:1] == "-" and arg != "-" and not OPTION.fullmatch(arg): texts.append(arg)
             else: options.append(arg)
         texts += args[1:]
-        if options and options[-1] in takes: texts = []              # it lacks its value and must not take the next argument
+        # it lacks its value and must not take the next argument
+        if options and options[-1] in takes: texts = []
         try: return super().parse_args(ctx, [*options, *(["--", *texts] if texts else [])])
         except UsageError as e:
             if not any(p.metavar == "TEXT" for p in self.params): raise
@@ -573,7 +581,8 @@ def experiments(
         int, typer.Option(min=1, help="Include experiments of this many recent commits.")
     ] = 1,
 ):
-    """Compare the finished experiments on this corpus, best first: validation F1, minutes, and the parameters that differ."""
+    """Compare the finished experiments on this corpus, best first: validation F1, minutes, and the parameters that
+    differ."""
     from bert_ner.tracking import sweep_table
     import dvc.api
     if not (ROOT/".git").exists():
@@ -621,7 +630,9 @@ def read_texts(
     file: str | None,    # path of a text file; "-" is standard input
     encoding: str = "",  # of the file or of standard input; empty: see `decode_text`
 ) -> str:                # the text to tag, with its line ends
-    """The text from the command line, the file or standard input. Raises `BertNerError` if it is not text, `UsageError` if options contradict."""
+    """The text from the command line, the file or standard input.
+
+    Raises `BertNerError` if it is not text, `UsageError` if options contradict."""
     if text is not None and file is not None: raise UsageError("a text and --file were both given: use one of them")
     if text not in (None, "-"):
         if encoding:
@@ -676,7 +687,9 @@ def load_tagger(
     model: Path | None,  # a tagger's folder; None: see `Model`
     url: str | None,     # host:port of a Triton server; only for "triton"
 ):                       # Tagger or TritonTagger
-    """The tagger for the options. Raises `BertNerError` if it cannot be opened, `UsageError` if options contradict."""
+    """The tagger for the options.
+
+    Raises `BertNerError` if it cannot be opened, `UsageError` if options contradict."""
     if engine == "triton":
         if model: raise UsageError("--model cannot be combined with --engine triton: the server has its own model")
         from bert_ner.triton.client import TritonTagger
@@ -725,7 +738,7 @@ def infer(
         typer.Option(
             parser=one_of("auto", *ENGINE_NAMES),
             metavar="NAME",
-            help=f"The engine:  {', '.join(ENGINE_NAMES[:-1])} or {ENGINE_NAMES[-1]}; auto is the fastest one in the model's folder.",
+            help=f"The engine:   {', '.join(ENGINE_NAMES[:-1])} or {ENGINE_NAMES[-1]}; auto is the fastest one in the model's folder.",
         ),
     ] = "auto",
     url: Annotated[
@@ -742,7 +755,8 @@ def infer(
 ):
     """Find the entities of a text and print them, one per line: start, end, label, score, text.
 
-    Offsets count characters of the original text. The exit status is 0 with or without entities, 1 after an error, 2 if the command line is invalid."""
+    Offsets count characters of the original text. The exit status is 0 with or without entities, 1 after an error,
+    2 if the command line is invalid."""
     given = read_texts(text, file, encoding)
     tag_and_show(given, load_tagger(engine, model, url), as_json, verbose)
 
@@ -786,13 +800,16 @@ def annotate_command(
     engine: Annotated[
         str,
         typer.Option(
-            help="The engine:  onnx, onnx-int8, openvino, openvino-int8, torch or tensorrt; auto is the fastest one in the model's folder."
+            help="The engine:   onnx, onnx-int8, openvino, openvino-int8, torch or tensorrt; auto is the fastest one in the model's folder."
         ),
     ] = "auto",
     rows_per_shard: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 5_000,
-    max_chars: Annotated[int, typer.Option(help="Maximum characters of a text; a longer one is rejected.")] = 1_000_000,
+    max_chars: Annotated[
+        int, typer.Option(help="Maximum characters of a text; a longer one is rejected.")
+    ] = 1_000_000,
     encoding: Annotated[
-        str, typer.Option(help="Encoding of the input, e.g. cp1252; by default that of its byte order mark, else UTF-8.")
+        str,
+        typer.Option(help="Encoding of the input, e.g. cp1252; by default that of its byte order mark, else UTF-8."),
     ] = "",
     quoted_tsv: Annotated[
         bool, typer.Option("--quoted-tsv", help="Fields of a TSV file may be quoted, as in CSV.")
@@ -802,7 +819,8 @@ def annotate_command(
         typer.Option(help="Tag with this many Ray actors of one core each; 0: as many as fit."),
     ] = None,
     ray_address: Annotated[
-        Optional[str], typer.Option(help="Address of a Ray cluster, host:port, or auto; without it, Ray runs on this machine.")
+        Optional[str],
+        typer.Option(help="Address of a Ray cluster, host:port, or auto; without it, Ray runs on this machine."),
     ] = None,
     gpus_per_actor: Annotated[float, typer.Option(help="GPUs of each actor.")] = 0,
     overwrite: Annotated[
@@ -813,7 +831,8 @@ def annotate_command(
         ),
     ] = False,
 ):
-    """Tag very many texts: write the rows of SOURCE with their entities to TARGET. Running the same command again resumes a stopped run."""
+    """Tag very many texts: write the rows of SOURCE with their entities to TARGET. Running the same command again
+    resumes a stopped run."""
     from bert_ner.annotate.readers import describe_skipped, printable
     from bert_ner.annotate.run import annotate, rejected_path
     options = dict(
@@ -902,7 +921,8 @@ def rollback_command(backend: Backend = "embedded"):
 
 @app.command("setup-triton", cls=Verb)
 def setup_triton():
-    """Create .venv-triton, the environment of the Triton server without Docker. `bert-ner serve` creates it, too, if it is missing."""
+    """Create .venv-triton, the environment of the Triton server without Docker. `bert-ner serve` creates it, too,
+    if it is missing."""
     from bert_ner.triton.environment import ensure_venv
     ensure_venv()
 

@@ -24,7 +24,8 @@ class BertNerError(Exception):
 def is_project(
     folder: Path,  # any folder
 ) -> bool:
-    """Whether `folder` is the root of a bert-ner project: it has `dvc.yaml`, `params.yaml` and a `settings.ini` with this library's name."""
+    """Whether `folder` is the root of a bert-ner project: it has `dvc.yaml`, `params.yaml` and a `settings.ini`
+    with this library's name."""
     if not all((folder/name).is_file() for name in ("settings.ini", "dvc.yaml", "params.yaml")): return False
     settings = ConfigParser(delimiters=["="], interpolation=None, strict=False)
     try: settings.read(folder/"settings.ini", encoding="utf-8")
@@ -34,7 +35,8 @@ def is_project(
 def find_project_root(
     start: Path | None = None,  # where to start, the working directory by default
 ) -> Path:                      # the project's root, or `start` if there is none above it
-    """The nearest project at or above `start` (see `is_project`), else the one that this library is in; the environment variable `BERT_NER_ROOT` takes precedence."""
+    """The nearest project at or above `start` (see `is_project`), else the one that this library is in; the
+    environment variable `BERT_NER_ROOT` takes precedence."""
     if start is None and os.environ.get("BERT_NER_ROOT"): return Path(os.environ["BERT_NER_ROOT"]).resolve()
     start = Path(start or Path.cwd()).resolve()
     here = Path(globals().get("__file__", start/"x")).resolve().parent
@@ -206,7 +208,8 @@ def check_params(
     stage: str,    # e.g. "bert"
     values: dict,  # name -> value; other names are ignored, so a notebook passes `globals()`
 ) -> None:
-    """Raises `BertNerError` for the first invalid parameter of `stage` in `values`, with its name and what is allowed."""
+    """Raises `BertNerError` for the first invalid parameter of `stage` in `values`, with its name and what is
+    allowed."""
     track = {f"track_{k}": (f"track.{k}", *rule) for k, rule in PARAM_RULES["track"].items()}
     shared = dict(
         seed=("seed", *_SEED),
@@ -389,7 +392,8 @@ def decode_text(
 ) -> str:                    # the text with its line ends, without a byte order mark
     """Decode `data`.
 
-    Raises `BertNerError` if `data` is not in `encoding`, there is no such encoding, or it is UTF-16 without a byte order mark and no encoding is given."""
+    Raises `BertNerError` if `data` is not in `encoding`, there is no such encoding, or it is UTF-16 without a byte
+    order mark and no encoding is given."""
     if not encoding:
         found, marked = detect_encoding(data[:2**16])
         if not marked and found != "utf-8":
@@ -431,7 +435,9 @@ def check_text(
 def check_texts(
     texts,       # any iterable of strings
 ) -> list[str]:  # in their order
-    "The texts of any iterable. Raises `BertNerError` for a single string, and names the first item that is not valid text."
+    """The texts of any iterable.
+
+    Raises `BertNerError` for a single string, and names the first item that is not valid text."""
     if isinstance(texts, (str, bytes)):
         raise BertNerError("one string was given in place of many texts: put it in a list, or call `tag`")
     try: items = iter(texts)

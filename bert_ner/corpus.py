@@ -22,7 +22,9 @@ GMB_COLUMNS = ["Sentence #", "Word", "POS", "Tag"]
 def corpus_csv(
     sentences,  # (words, IOB2 tags) of each
 ) -> str:       # CSV with the columns `Sentence #`, `Word`, `POS`, `Tag`
-    "`sentences` in the format of the real corpus. Raises `ValueError` if a sentence has more words than tags, or fewer."
+    """`sentences` in the format of the real corpus.
+
+    Raises `ValueError` if a sentence has more words than tags, or fewer."""
     out = io.StringIO()
     rows = (
         (f"Sentence: {i}" if j == 0 else "", word, "", tag)
@@ -56,7 +58,10 @@ def find_member(
     path: Path,          # its name in messages
     member: str = "",    # the wanted file, with or without its folder; empty: the only corpus
 ) -> zipfile.ZipInfo:    # its place in the archive
-    """The corpus in an archive. Raises `BertNerError` if there is none, there are several and none is named, or its path leads out of the archive."""
+    """The corpus in an archive.
+
+    Raises `BertNerError` if there is none, there are several and none is named, or its path leads out of the
+    archive."""
     files = [i for i in z.infolist() if not i.is_dir()]
     base = lambda name: re.split(r"[/\\]", name)[-1].lower()
     if member:
@@ -122,7 +127,9 @@ def open_corpus(
     path: Path,        # a corpus, compressed or not
     member: str = "",  # of a zip, see `find_member`
 ):
-    """Open the corpus at `path` as decompressed bytes; `.name` is its file name. Raises `BertNerError` if it is missing, or an archive without a corpus."""
+    """Open the corpus at `path` as decompressed bytes; `.name` is its file name.
+
+    Raises `BertNerError` if it is missing, or an archive without a corpus."""
     path = Path(path)
     if path.is_dir(): raise BertNerError(f"{path} is a folder: give the path of a CSV or CoNLL file in it")
     archive = next((p for p in path.parents if p.is_file()), None)
@@ -146,7 +153,9 @@ def resolve_encoding(
     encoding: str | None,  # as given by the user; None: UTF-8
     name: str,             # its name in messages
 ) -> str:                  # for `bytes.decode`; no byte order mark is left
-    """The codec that reads `data`. Raises `BertNerError` if there is no such encoding, or `data` is evidently in another."""
+    """The codec that reads `data`.
+
+    Raises `BertNerError` if there is no such encoding, or `data` is evidently in another."""
     try: codec = codecs.lookup(str(encoding or "utf-8")).name
     except (LookupError, ValueError):
         raise BertNerError(f"{name}: there is no encoding '{encoding}': utf-8 and cp1252 are usual") from None
@@ -193,7 +202,9 @@ def split_csv_row(
     line: str,       # of a CSV or TSV, without its end
     delimiter: str,  # a tab: quotes are letters
 ) -> list[str]:      # its cells
-    "The cells of one line. A line that is not valid CSV, because a quote in it is a word, is split at every delimiter."
+    """The cells of one line.
+
+    A line that is not valid CSV, because a quote in it is a word, is split at every delimiter."""
     if delimiter == "\t" or '"' not in line: return line.split(delimiter)
     try: return next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
     except csv.Error: pass
@@ -222,7 +233,10 @@ def read_header(
 def iter_csv(
     lines,  # of an open CSV or TSV, its header first
 ):
-    """Yield `(row number, starts a sentence, word, tag)` for each row; `Sentence #` is filled in a sentence's first row or in all of its rows. Raises `BertNerError` naming the row of the first error."""
+    """Yield `(row number, starts a sentence, word, tag)` for each row; `Sentence #` is filled in a sentence's first
+    row or in all of its rows.
+
+    Raises `BertNerError` naming the row of the first error."""
     lines = ((n, line.rstrip("\r\n")) for n, line in enumerate(lines, 1))
     start, first = next(((n, line) for n, line in lines if line.strip("\ufeff \t")), (1, ""))
     delimiter, header = read_header(first)
@@ -267,7 +281,8 @@ MISC_TAG = re.compile(r"(?:^|\|)\s*NER\s*=([^|]*)", re.I)
 def split_conll_lines(
     lines,                         # of an open CoNLL file
 ) -> list[tuple[int, list[str]]]:  # row number and cells of each line; no cells at the end of a sentence
-    """Split the lines of a CoNLL file, all at tabs or all at white space, as the first line with a word is. White space at either end is not a cell."""
+    """Split the lines of a CoNLL file, all at tabs or all at white space, as the first line with a word is. White
+    space at either end is not a cell."""
     lines = [line.rstrip("\r\n").lstrip("\ufeff") for line in lines]
     holds_word = lambda line: line.strip() and not line.startswith("#") and line.split()[0] != "-DOCSTART-"
     tabs = (
@@ -330,7 +345,8 @@ def iter_conll(
         if cells[0].startswith("#") and (ids or opens and not _hash_is_word(rows, i, width)): continue
         if len(cells) < 2:
             raise BertNerError(
-                f"row {n}: {cells[0][:80]!r} stands alone: a word and its tag are expected, with a tab or space in between"
+                f"row {n}: {cells[0][:80]!r} stands alone: a word and its tag are expected, with a tab or space in "
+                "between"
             )
         if not fits(cells) and plain:
             raise BertNerError(
@@ -435,7 +451,10 @@ def iter_corpus(
     encoding: str | None = "utf-8",  # of the file, see `resolve_encoding`
     member: str = "",                # of a zip, see `find_member`
 ):
-    """Yield `(row number, starts a sentence, word, tag)` for each row of a corpus: a CSV or TSV if its name ends in `.csv` or the first line is a header, else CoNLL. Raises `BertNerError` if it cannot be read."""
+    """Yield `(row number, starts a sentence, word, tag)` for each row of a corpus: a CSV or TSV if its name ends in
+    `.csv` or the first line is a header, else CoNLL.
+
+    Raises `BertNerError` if it cannot be read."""
     with open_corpus(path, member) as f: name, text = f.name, decode_corpus(f.read(), encoding, str(path))
     lines = LINE_END.split(text)
     header = read_header(next((line for line in lines if line.strip("\ufeff \t")), ""))[1]

@@ -162,7 +162,8 @@ def add_training_sentences(
     ds,         # datasets.DatasetDict, from `to_dataset`
     sentences,  # (words, IOB2 tags) of each; of duplicates the last one counts
 ):              # (datasets.DatasetDict; counts: added, replaced, left out, repeated sentences)
-    """Add `sentences` to the training split, except those that are in validation or test; every copy of a sentence in training gets the new tags."""
+    """Add `sentences` to the training split, except those that are in validation or test; every copy of a sentence
+    in training gets the new tags."""
     from datasets import DatasetDict
     text = lambda words: "".join("".join(words).split())
     names, sentences = ds["train"].features["tags"].feature.names, list(sentences)
@@ -184,7 +185,7 @@ def add_extra_files(
     ds,           # datasets.DatasetDict, from `to_dataset`
     more,         # a file or folder, or a list of them; a relative path starts at the project's root; empty: nothing
     digest: str,  # SHA-256 of the corpus
-):                # (datasets.DatasetDict; {"more": counts of `add_training_sentences`}, or {} without `more`; SHA-256 of all files)
+):                # (DatasetDict; {"more": counts} or {}; SHA-256 of all files)
     """Add the sentences of `more` to the training split.
 
     Raises `BertNerError` for an unknown tag, and for what `read_corpus` rejects."""
@@ -206,7 +207,9 @@ def add_extra_files(
 def extra_files(
     more,         # as in `add_extra_files`
 ) -> list[Path]:  # the files
-    """The files that `more` names; those of a folder are sorted by name. Raises `BertNerError` for a folder without a corpus."""
+    """The files that `more` names; those of a folder are sorted by name.
+
+    Raises `BertNerError` for a folder without a corpus."""
     files = []
     for path in [more] if isinstance(more, (str, Path)) else more or []:
         if not str(path): continue

@@ -29,8 +29,9 @@ import numpy as np
 def tag_with_alternatives(
     tagger,                             # a Tagger, or whatever has `tag`
     text: str,                          # any text
-) -> tuple[list[Entity], list | None]:  # the entities; for each its other labels (O: none) with their probabilities, most probable first
-    """Entities of `text`, and up to three alternatives of each, with probabilities of at least .005; None if `tagger` returns only entities."""
+) -> tuple[list[Entity], list | None]:  # the entities; for each its other labels with probabilities
+    """Entities of `text`, and up to three alternatives of each, with probabilities of at least .005; None if
+    `tagger` returns only entities."""
     if not isinstance(tagger, Tagger): return tagger.tag(text), None
     offsets = tokenize_words(text)
     if not offsets: return [], []
@@ -80,7 +81,9 @@ def apply_correction(
     label: str,                     # "": no entity
     types: list[str] = GMB_LABELS,  # all labels
 ) -> list[Entity]:                  # in the order of the text
-    """`entities` after a user has labeled the words within `start` to `end`; the new entity's score is 1. Raises `BertNerError` if there is no word, or only punctuation."""
+    """`entities` after a user has labeled the words within `start` to `end`; the new entity's score is 1.
+
+    Raises `BertNerError` if there is no word, or only punctuation."""
     if label and label not in types: raise BertNerError(f"no type '{label}': there are {', '.join(types)}")
     start, end = touched_words(text, start, end)
     if label and not any(c.isalnum() for c in text[start:end]):
@@ -94,8 +97,8 @@ CONFIRMED = "="  # the label of a confirmed sentence
 def apply_corrections(
     text: str,                   # the text
     entities: list[Entity],      # of the model
-    edits: list,                 # [start, end, label, words, for a confirmed sentence its [start, end, label]s] of each
-    types: list[str],  # all labels
+    edits: list,                 # [start, end, label, words, entities if confirmed] of each
+    types: list[str],            # all labels
 ) -> tuple[list[Entity], list]:  # the entities; for each edit [start, end, words], or why it is ignored
     "`entities` after `edits`, applied in order. An edit whose words are no longer there is ignored."
     made, bounds = [], set()
@@ -145,7 +148,7 @@ def entities_to_csv(
 
 # %% ../nbs/07_demo.ipynb #0025
 def corrections_csv(
-    texts: dict[str, tuple[list[Entity], list[tuple[int, int]]]],  # of each text: its corrected entities; (start, end) of each correction
+    texts: dict[str, tuple[list[Entity], list[tuple[int, int]]]],  # text -> corrected entities, spans of the corrections
 ) -> str:                                                          # the corpus's CSV
     "The sentences of `texts` with a correction, each once, in the corpus's format."
     def corrected(sentence, places): return any(a < sentence[-1][1] and b > sentence[0][0] for a, b in places)
@@ -319,14 +322,15 @@ class NerWidget(anywidget.AnyWidget):
         self.on_msg(lambda widget, ask, buffers: self.send(self.handle_message({**ask, "data": b"".join(buffers)})))
 
     def _ipython_display_(self):
-        """Show the widget after a static preview, which is hidden while the widget is alive: a saved notebook shows its result without a kernel."""
+        """Show the widget after a static preview, which is hidden while the widget is alive: a saved notebook shows
+        its result without a kernel."""
         display(HTML(f'<div class="ner-still-{self.key}">{self.still}</div>'))
         display(*self._repr_mimebundle_()[:1], raw=True)
 
 # %% ../nbs/07_demo.ipynb #0035
 @patch
 def handle_message(self: NerWidget,
-    ask: dict,  # id; kind: "tag", "file", "words", "sentence" or "decode"; and the arguments of the method of that name
+    ask: dict,  # id, kind ("tag", "file", "words", "sentence", "decode"), and its arguments
 ) -> dict:      # id, kind, and the result, or `error`
     "The response to the page's message `ask`."
     kinds = dict(tag=self.tag, file=self.export_file, words=self.words, sentence=self.sentence, decode=self.decode)
@@ -378,7 +382,7 @@ def predict_cached(self: NerWidget,
 @patch
 def tag(self: NerWidget,
     ask: dict,  # text, edits (see `apply_corrections`), engines: one or two names, url
-) -> dict:      # sides: per engine its name, ms, entities or `error`; edits: see `apply_corrections`; note: on the language
+) -> dict:      # sides: name, ms, entities or `error` per engine; edits; note (language)
     "The entities of a text by one or two engines: [start, end, label, score, corrected or not, alternatives] of each."
     sides, made, text = [], [], ask["text"]
     for i, engine in enumerate(ask["engines"]):
@@ -441,7 +445,8 @@ def export_file(self: NerWidget,
     ask: dict,  # text, edits, engines, url; labels hidden, minimum score; what: "json", "csv", "conll", "html", or
                 # "corrections", for which texts: [text, edits, engine, url] each
 ) -> dict:      # name, type, content; for corrections also left: [number of the text, why] of those left out
-    "A file of the page's content, or of the corrections in all `texts`, each applied to the entities of its own engine."
+    """A file of the page's content, or of the corrections in all `texts`, each applied to the entities of its own
+    engine."""
     engine, what, left = ask["engines"][0], ask["what"], []
     def found(text, edits, engine, url):
         return apply_corrections(text, self.predict_cached(text, engine, url)[0], edits, self.types)
@@ -468,8 +473,8 @@ def export_file(self: NerWidget,
 
 # %% ../nbs/07_demo.ipynb #0040
 def page_model(
-    folder: Path | None = None,  # a tagger's folder; else the environment variable BERT_NER_MODEL; else `default_model_dir()`
-    engine: str | None = None,   # a key of `available_engines`; else the environment variable BERT_NER_ENGINE; else what the folder has
+    folder: Path | None = None,  # a tagger's; default: BERT_NER_MODEL, else `default_model_dir()`
+    engine: str | None = None,   # a key of `available_engines`; default: BERT_NER_ENGINE, else the folder's
 ) -> tuple[Path, str]:           # the folder, the engine
     "The model and engine of the page. Raises `BertNerError` if the folder holds no model, or none for the engine."
     named, asked = folder or os.environ.get("BERT_NER_MODEL"), engine or os.environ.get("BERT_NER_ENGINE")
@@ -488,8 +493,8 @@ def page_model(
     return folder, engine
 
 def demo(
-    folder: Path | None = None,     # a tagger's folder (a relative path starts at the project's root); see `page_model`
-    triton_url: str | None = None,  # a Triton server; else the environment variable BERT_NER_TRITON; else localhost:8001
+    folder: Path | None = None,     # relative to the project's root; see `page_model`
+    triton_url: str | None = None,  # default: BERT_NER_TRITON, else localhost:8001
     engine: str | None = None,      # chosen at first; see `page_model`
 ) -> NerWidget:                     # a widget, to be displayed
     "The page for the tagger in `folder` and the server at `triton_url`. Raises `BertNerError` as `page_model` does."

@@ -27,7 +27,8 @@ def per_process_batch_size(
     return batch // processes
 
 def distributed_state():  # accelerate.PartialState
-    "The state of this process in distributed training; a single process if neither torchrun nor accelerate started it."
+    """The state of this process in distributed training; a single process if neither torchrun nor accelerate started
+    it."""
     import torch
     from accelerate import PartialState
     return PartialState(cpu=not torch.cuda.is_available())
@@ -85,7 +86,8 @@ def _failure_message(
     nproc_per_node: int,  # processes
     log: Path,            # with their output
 ) -> str:                 # one sentence
-    """Why the processes ended: a `BertNerError` first, then a kill, then the first other error (the rest only lost their connection)."""
+    """Why the processes ended: a `BertNerError` first, then a kill, then the first other error (the rest only lost
+    their connection)."""
     rerun = f"run the same command again, it resumes from its last checkpoint (see {log})"
     if not file.exists(): return f"the {nproc_per_node} training processes were ended by a signal: {rerun}"
     failures = read_json(file)

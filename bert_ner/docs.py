@@ -37,11 +37,14 @@ class Figures:
         return json.loads(git.stdout)
 
     def fill(self, text: str) -> str:
-        """`text` with each `{{CORPUS/STAGE: key/key: format}}` replaced by the figure in the file. Raises `BertNerError` for an unknown key."""
+        """`text` with each `{{CORPUS/STAGE: key/key: format}}` replaced by the figure in the file.
+
+        Raises `BertNerError` for an unknown key."""
         def value(m):
             found = self.read(*m[1].split("/"))
             try:
-                for key in " ".join(m[2].split()).split("/"): found = found[int(key) if isinstance(found, list) else key]
+                for key in " ".join(m[2].split()).split("/"):
+                    found = found[int(key) if isinstance(found, list) else key]
                 return format(found, m[3] or "")
             except (KeyError, IndexError, ValueError, TypeError) as e:
                 raise BertNerError(f"{m[0]}: metrics/{m[1]}.json has no such figure ({e})") from None
@@ -219,7 +222,7 @@ def write_static_preview() -> Path:  # nbs/07_demo.ipynb
 # %% ../nbs/10_docs.ipynb #0019
 def public_signatures(
     module: Path,                 # of the library
-) -> list[tuple[str, str, str]]:  # (name, signature with comments, docstring) of each public function and class; methods as Class.method
+) -> list[tuple[str, str, str]]:  # (name, signature, docstring) of each public name
     "The public names of `module`, in order."
     source = module.read_text(encoding="utf-8"); lines, tree, out = source.splitlines(), ast.parse(source), []
     exported = next(
@@ -284,7 +287,8 @@ def notebook_page(
     links: list[tuple[str, str]],  # (name, address) of the navigation line
     address="{}.html".format,      # stem of another notebook -> its page
 ) -> str:                          # HTML
-    """The page of `notebook` without its hidden cells: links to other notebooks lead to their pages; nothing is loaded from elsewhere."""
+    """The page of `notebook` without its hidden cells: links to other notebooks lead to their pages; nothing is
+    loaded from elsewhere."""
     import nbformat
     nb = nbformat.read(notebook, as_version=4)
     nb.cells = [c for c in nb.cells if not c.source.startswith(("#| hide", "#| default_exp"))]
@@ -340,7 +344,8 @@ def guide_page(
     guide: Path,      # a page of docs/
     stems: set[str],  # pages of the site
 ) -> str:             # HTML
-    """A page of `docs/`: links to notebooks and other guides lead to their pages; links to other files of the project, to its repository."""
+    """A page of `docs/`: links to notebooks and other guides lead to their pages; links to other files of the
+    project, to its repository."""
     from nbconvert.filters import markdown2html
     def lead(m):
         link, _, place = m[1].partition("#")
@@ -419,7 +424,7 @@ def write_site(
         }
         for before, notebook, after in zip([None, *chosen], chosen, [*chosen[1:], None]):
             for kind, name in pages[notebook].items():
-                def address(stem):                                     # in the same corpus; for a notebook that is not shown, its address in the repository
+                def address(stem):                                     # in the same corpus, else in the repository
                     page = next(
                         (ways.get(kind, ways["notebook"]) for p, ways in pages.items() if p.stem == stem), None
                     )

@@ -74,7 +74,8 @@ class OnnxEngine:
         return self.session.run(["logits"], {k: given[k] for k in self.names})[0]
 
 # %% ../nbs/00d_engines.ipynb #0011
-# operator -> its float counterpart, its domain, and which inputs it reads: as they are, or (integers, # scale, zero point)
+# operator -> its float counterpart, its domain, and which inputs it reads: as they are, or (integers, # scale, zero
+# point)
 QDQ_REPLACEMENTS = {
     "MatMulIntegerToFloat": ("MatMul", "", [(0, 2, 4), (1, 3, 5)]),
     "QAttention": ("Attention", "com.microsoft", [(0, 3, 6), (1, 4, 7), 2, 5]),
@@ -88,7 +89,8 @@ QDQ_REPLACEMENTS = {
 def to_qdq(
     model,  # onnx.ModelProto of model.int8.onnx, changed in place
 ):          # the same
-    """Replace each quantized operator with `DequantizeLinear` and a float operator, which other runtimes understand."""
+    """Replace each quantized operator with `DequantizeLinear` and a float operator, which other runtimes
+    understand."""
     from onnx import helper
     nodes = []
     for n in model.graph.node:
@@ -125,7 +127,8 @@ def compile_openvino(
     model,          # openvino.Model
     options: dict,  # OpenVINO's properties
 ):                  # openvino.CompiledModel
-    """Compile `model` for the CPU, without snippets and with a small kernel cache, if this version of OpenVINO has these properties."""
+    """Compile `model` for the CPU, without snippets and with a small kernel cache, if this version of OpenVINO has
+    these properties."""
     import openvino
     try:
         return openvino.Core().compile_model(
@@ -135,7 +138,8 @@ def compile_openvino(
 
 # %% ../nbs/00d_engines.ipynb #0016
 class OpenVINOEngine:
-    """Logits by OpenVINO on the CPU from the file `path`: int8 products and fp32 if the file is int8, else bf16 if the processor has it."""
+    """Logits by OpenVINO on the CPU from the file `path`: int8 products and fp32 if the file is int8, else bf16 if
+    the processor has it."""
     static_shapes = True   # it compiles kernels for each batch shape, so shapes should recur
     max_batch_tokens = 1024   # padded tokens per batch: larger ones are no faster and take more memory
     def __init__(self,
@@ -295,7 +299,8 @@ def load_engine(
 ):                 # an engine
     """Open the engine `name` of `folder`.
 
-    Raises `BertNerError` for an unknown name, device or option, and if the folder or this machine lacks what the engine needs."""
+    Raises `BertNerError` for an unknown name, device or option, and if the folder or this machine lacks what the
+    engine needs."""
     if name not in ENGINES: raise BertNerError(f"no engine '{name}': there are {', '.join(ENGINES)}")
     opener, folder, ours = ENGINES[name], Path(folder), name in _TRAITS
     if kw.get("device") is None: kw.pop("device", None)
@@ -326,7 +331,10 @@ def pretrained_dir() -> Path:  # a tagger's folder
     )
 
 def default_model_dir() -> Path:       # a tagger's folder
-    """The model to use if none is named: the folder in the environment variable `BERT_NER_MODEL` (a relative path starts at the project's root); else what the project trained on a corpus other than the synthetic sample; else the model that ships with the library.
+    """The model to use if none is named: the folder in the environment variable `BERT_NER_MODEL` (a relative path
+    starts at the project's root); else what the project trained on a corpus other than the synthetic sample; else the
+    model that ships with the library.
+
     Raises `BertNerError` if the project's `params.yaml` is broken."""
     if os.environ.get("BERT_NER_MODEL"): return ROOT/os.environ["BERT_NER_MODEL"]
     try: own = artifact_path("models", "onnx")
@@ -358,7 +366,10 @@ def select_engine(
     folder: Path,               # a tagger's folder
     device: str | None = None,  # "cpu" or "cuda"; None: the CPU, or what the engine finds
 ) -> str:                       # a key of `ENGINES`
-    """The fastest engine for the files of `folder` on this machine: OpenVINO in bf16 with AMX, in int8 with VNNI, in bf16 if there is no int8; else ONNX Runtime. Raises `BertNerError` if `device` is cuda and there is none."""
+    """The fastest engine for the files of `folder` on this machine: OpenVINO in bf16 with AMX, in int8 with VNNI, in
+    bf16 if there is no int8; else ONNX Runtime.
+
+    Raises `BertNerError` if `device` is cuda and there is none."""
     folder = Path(folder)
     if device is not None: _check_device("", device)
     if device == "cuda":

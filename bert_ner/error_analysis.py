@@ -22,7 +22,8 @@ def error_breakdown(
     gold: list[list[str]],  # IOB2 tags of each sentence
     pred: list[list[str]],  # the same shape
 ):                          # pandas.DataFrame: one row per label and one for all; columns `ERROR_TYPES`, entities
-    "How many entities of each label are correct or have which error; `spurious` ones are counted for the predicted label."
+    """How many entities of each label are correct or have which error; `spurious` ones are counted for the predicted
+    label."""
     import pandas as pd
     counts = Counter()
     for g, p in zip(gold, pred, strict=True):
@@ -129,7 +130,8 @@ def fit_temperature(
     logps: list[np.ndarray],  # float [words, tags] log-probabilities of each sentence
     gold: list[np.ndarray],   # int [words] tag ids
 ) -> float:                   # above 1: the tagger was overconfident
-    """The temperature with the lowest cross entropy on `gold` (Guo et al. 2017), by golden-section search between 0.25 and 4."""
+    """The temperature with the lowest cross entropy on `gold` (Guo et al. 2017), by golden-section search between
+    0.25 and 4."""
     x, y = np.concatenate(logps), np.concatenate(gold)
     if not len(y): return 1.
     def loss(log_t): return -log_softmax(x / np.exp(log_t))[np.arange(len(y)), y].mean()
@@ -142,7 +144,7 @@ def fit_temperature(
 # %% ../nbs/00g_error_analysis.ipynb #0024
 def duplicate_agreement(
     sentences: list[tuple[list[str], list[str]]],  # (words, tags) of each
-) -> dict:                                         # repeats: sentences that repeat an earlier one; f1: of their tags against the earlier one's, None if there are none
+) -> dict:                                         # repeats: their number; f1: None without repeats
     "Strict micro F1 of repeated sentences against their first occurrence: how consistent the annotation is."
     first, a, b = {}, [], []
     for words, tags in sentences:

@@ -32,8 +32,10 @@ def _sentences_of_tags(sentences, name):
 def entity_scores(
     gold: Iterable[Iterable[str]],  # IOB2 tags of each sentence
     pred: Iterable[Iterable[str]],  # the same shape
-) -> dict[str, Any]:                # micro, macro (strict), per label with support, and micro in seqeval's default mode
-    """Entity-level precision, recall and F1 of `pred` against `gold`, 0 if there is no entity. Raises `ValueError` if shapes differ, a tag is not IOB2, or there is nothing to score."""
+) -> dict[str, Any]:                # strict micro, macro and per label; micro in default mode
+    """Entity-level precision, recall and F1 of `pred` against `gold`, 0 if there is no entity.
+
+    Raises `ValueError` if shapes differ, a tag is not IOB2, or there is nothing to score."""
     from seqeval.metrics import classification_report, f1_score
     from seqeval.scheme import IOB2
     gold, pred = _sentences_of_tags(gold, "gold"), _sentences_of_tags(pred, "pred")

@@ -34,8 +34,8 @@ def _without_places(text):
     return re.sub(r"/tmp/tmp\w+", "/tmp/…", text)
 
 def keep_output(
-    output: dict,        # of an executed cell
-) -> dict | None:        # what is stored; None: nothing
+    output: dict,  # of an executed cell
+) -> dict | None:  # what is stored; None: nothing
     "Reduce an output to what is visible without a kernel and the same on every machine."
     if output["output_type"] == "stream":
         if output["name"] != "stdout": return None
@@ -68,9 +68,11 @@ def execute_notebook(
     return nb.cells
 
 def write_notebook_outputs(
-    notebook: Path,    # its tagged cells get their outputs, all others lose theirs
-) -> int:              # tagged cells
-    "Run `notebook` and store the outputs of its tagged cells. Raises `BertNerError` if a cell fails, shows nothing or too much."
+    notebook: Path,  # its tagged cells get their outputs, all others lose theirs
+) -> int:            # tagged cells
+    """Run `notebook` and store the outputs of its tagged cells.
+
+    Raises `BertNerError` if a cell fails, shows nothing or too much."""
     content = read_json(notebook)
     wanted = [c for c in content["cells"] if wants_output(c)]
     executed = {c["id"]: c for c in execute_notebook(notebook)} if wanted else {}
@@ -81,9 +83,13 @@ def write_notebook_outputs(
         if not wants_output(cell): continue
         cell["outputs"] = [kept for o in executed[cell["id"]]["outputs"] if (kept := keep_output(o))]
         size = len(json.dumps(cell["outputs"]))
-        if not cell["outputs"]: raise BertNerError(f"{notebook.name}, cell {cell['id']} has no output: remove its tag `output`")
+        if not cell["outputs"]:
+            raise BertNerError(f"{notebook.name}, cell {cell['id']} has no output: remove its tag `output`")
         if size > MAX_OUTPUT_BYTES:
-            raise BertNerError(f"{notebook.name}, cell {cell['id']} shows {size:,} bytes: reduce its output to {MAX_OUTPUT_BYTES:,} at most")
+            raise BertNerError(
+                f"{notebook.name}, cell {cell['id']} shows {size:,} bytes: reduce its output to "
+                f"{MAX_OUTPUT_BYTES:,} at most"
+            )
         cell["metadata"]["source_hash"] = source_hash("".join(cell["source"]))
     text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     if text != notebook.read_text(encoding="utf-8"):
@@ -109,5 +115,6 @@ def stale_outputs(
             if not wants_output(cell):
                 if cell["outputs"]: stale.append(f"{place}: has an output without the tag `output`")
             elif not cell["outputs"]: stale.append(f"{place}: has no output yet")
-            elif made != source_hash("".join(cell["source"])): stale.append(f"{place}: was edited since its output was stored")
+            elif made != source_hash("".join(cell["source"])):
+                stale.append(f"{place}: was edited since its output was stored")
     return stale

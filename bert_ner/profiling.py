@@ -28,7 +28,8 @@ def flops_per_token(
     config,         # of a transformers BERT
     length: float,  # mean tokens per window
 ) -> float:         # floating point operations per real token, forward and backward
-    """Training FLOPs per token: 6 per weight of the encoder's layers (Kaplan et al. 2020), plus 12 x layers x width x length for attention."""
+    """Training FLOPs per token: 6 per weight of the encoder's layers (Kaplan et al. 2020), plus 12 x layers x width
+    x length for attention."""
     h, i, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     return 6 * layers * (4 * h * h + 2 * h * i) + 12 * layers * h * length
 

@@ -60,7 +60,9 @@ def iter_segments(
     text: str,               # any text
     entities: list[Entity],  # in any order, none overlapping another
 ):
-    """Yield `(segment of the text, its entity or None)` from start to end. Raises `ValueError` if two `entities` overlap or one does not belong to `text`."""
+    """Yield `(segment of the text, its entity or None)` from start to end.
+
+    Raises `ValueError` if two `entities` overlap or one does not belong to `text`."""
     at = 0
     for e in sorted(entities, key=lambda e: (e.start, e.end)):
         if e.start < at: raise ValueError(f"the entity at {e.start} overlaps the one that ends at {at}")

@@ -58,7 +58,8 @@ def viterbi(
     transitions: np.ndarray,     # bool [tags, tags]: valid transitions
     allowed_starts: np.ndarray,  # bool [tags]: tags that may come first
 ) -> np.ndarray:                 # int [..., words]: the best valid tag sequence of each
-    "The sequences with the highest sum of `log_probs` among those that `transitions` and `allowed_starts` allow (Viterbi 1967)."
+    """The sequences with the highest sum of `log_probs` among those that `transitions` and `allowed_starts` allow
+    (Viterbi 1967)."""
     words = np.moveaxis(log_probs, -2, 0)
     if not len(words): return np.zeros(log_probs.shape[:-1], dtype=np.int64)
     cost = np.where(transitions, 0., -np.inf)
@@ -133,7 +134,8 @@ _ASCII_WORD = _word_pattern("")
 
 @cache
 def _unicode_word():
-    """The pattern with the combining marks of all scripts; adjacent ranges are joined across letters and unassigned code points, which keeps it short."""
+    """The pattern with the combining marks of all scripts; adjacent ranges are joined across letters and unassigned
+    code points, which keeps it short."""
     ranges, joined = [], False
     for code in range(0x300, 0x1f000):
         char = chr(code); kind = unicodedata.category(char)
@@ -145,7 +147,8 @@ def _unicode_word():
 def tokenize_words(
     text: str,               # any text
 ) -> list[tuple[int, int]]:  # (start, end) of each word, in characters; none is empty or contains white space
-    """The words of `text`. Every visible character is in exactly one word; invisible ones neither split a word nor stand at its edge."""
+    """The words of `text`. Every visible character is in exactly one word; invisible ones neither split a word nor
+    stand at its edge."""
     if text.isascii(): return [m.span() for m in _ASCII_WORD.finditer(text)]
     if not _HIDDEN.search(text): return [m.span() for m in _unicode_word().finditer(text)]
     # the offset of each character that is not invisible
@@ -158,8 +161,9 @@ def tokenize_words(
 def split_table_cells(
     text: str,                           # any text
     offsets: Sequence[tuple[int, int]],  # (start, end) of each word
-) -> list[Sequence[tuple[int, int]]]:    # the words of each non-empty cell; all words at once if the text is not a table
-    """The words of `text`, grouped by what is read together: a table (a tab between two words of a line) cell by cell, all other text as a whole."""
+) -> list[Sequence[tuple[int, int]]]:    # of each non-empty cell; all words if it is not a table
+    """The words of `text`, grouped by what is read together: a table (a tab between two words of a line) cell by
+    cell, all other text as a whole."""
     if "\t" not in text or not any("\t" in line.strip() for line in text.splitlines()): return [offsets]
     cells: list[Sequence[tuple[int, int]]] = []
     first, after = 0, 0
@@ -192,7 +196,8 @@ _NO_SPACE_AFTER = set("( [ { $ £ € ` `` ‘ “".split())
 def detokenize(
     words: list[str],                    # of one sentence, as the corpus writes them
 ) -> tuple[str, list[tuple[int, int]]]:  # the text; (start, end) of each word in it
-    """Join `words` into running text: no space before punctuation and clitics, none inside brackets and straight double quotes."""
+    """Join `words` into running text: no space before punctuation and clitics, none inside brackets and straight
+    double quotes."""
     text, offsets, opens, glue = "", [], True, True
     for word in words:
         before, after = word in _NO_SPACE_BEFORE, word in _NO_SPACE_AFTER
@@ -229,7 +234,8 @@ def aggregate_entities(
     tags: Sequence[str],                  # one per word, valid IOB2
     probs: Sequence[float] | np.ndarray,  # probability of each word's tag
 ) -> list[Entity]:                        # in the order of the text
-    """The entities that `tags` make of the words at `offsets` in `text`; each begins and ends with a visible character."""
+    """The entities that `tags` make of the words at `offsets` in `text`; each begins and ends with a visible
+    character."""
     out: list[Entity] = []
     scores = np.asarray(probs, dtype=float).tolist()
     for label, a, b in tags_to_spans(tags):

@@ -50,7 +50,8 @@ def fill_template(
     names: dict,                   # list name -> names to draw from
     rng: random.Random,            # draws the patterns and the names
 ) -> tuple[list[str], list[str]]:  # words and IOB2 tags, one per word
-    """Fill the slots of `frame` with `names` drawn by `rng`; a name is used twice in a sentence only if its list has no others."""
+    """Fill the slots of `frame` with `names` drawn by `rng`; a name is used twice in a sentence only if its list
+    has no others."""
     words, tags, used = [], [], set()
     def draw(m):
         used.add(name := rng.choice([o for o in names[m[1]] if o not in used] or names[m[1]]))
@@ -70,7 +71,8 @@ def generate_split(
     seed: int = SEED,  # determines the split's templates and names, the draws, and what `assign_split` keeps
     folder: Path | None = None,  # as in `load_templates`
 ) -> list[tuple[list[str], list[str]]]:  # `n` distinct sentences: words and tags
-    """`n` sentences made only from the templates and names of `split` in `folder` that `assign_split` assigns to `split`.
+    """`n` sentences made only from the templates and names of `split` in `folder` that `assign_split` assigns to
+    `split`.
 
     Raises `BertNerError` if `n` is too large."""
     frames, slots, names = load_templates(folder)

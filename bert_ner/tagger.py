@@ -70,7 +70,8 @@ class Entities(list[Entity]):
     ) -> Any:             # spacy.tokens.Doc with .ents, and with their scores in .spans["bert_ner"].attrs["scores"]
         """The text and its entities as a spaCy Doc; a token in which an entity begins or ends is split there.
 
-        Raises `BertNerError` if spaCy is not installed, `ValueError` if two entities overlap or belong to another text."""
+        Raises `BertNerError` if spaCy is not installed, `ValueError` if two entities overlap or belong to another
+        text."""
         if find_spec("spacy") is None: raise BertNerError("spaCy is not installed: `pip install spacy`")
         from bert_ner.render import iter_segments
         from spacy.tokens import SpanGroup
@@ -128,15 +129,18 @@ def _check_sentences(sentences) -> list[list[str]]:
             raise BertNerError(f"sentence {i} is {type(sentence).__name__}, not a list of words")
         return [check_text(w, f"word {j} of sentence {i}") for j, w in enumerate(sentence)]
     if not isinstance(sentences, Iterable):
-        raise BertNerError(f"{type(sentences).__name__} is not a collection of sentences: pass a list of lists of words")
+        raise BertNerError(
+            f"{type(sentences).__name__} is not a collection of sentences: pass a list of lists of words"
+        )
     return [words(i, s) for i, s in enumerate(sentences)]
 
 # %% ../nbs/00_tagger.ipynb #0031a
 class Tagger:
-    """Text in, entities out: `engine` scores tokens, `window_tokenizer` makes them, `tags` names the columns of the logits.
+    """Text in, entities out: `engine` scores tokens, `window_tokenizer` makes them, `tags` names the columns of the
+    logits.
 
-    Threads may share one. A process gets its own: a pickled tagger that `from_pretrained` opened keeps the path of its model and opens it again; a forked process should open its own, too. A copy shares the engine.
-    """
+    Threads may share one. A process gets its own: a pickled tagger that `from_pretrained` opened keeps the path of
+    its model and opens it again; a forked process should open its own, too. A copy shares the engine."""
     def __init__(self,
         engine: Any,          # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]
         window_tokenizer: WindowTokenizer,       # words to windows
@@ -165,9 +169,9 @@ class Tagger:
     @classmethod
     def from_pretrained(cls,
         folder: str | os.PathLike[str] | None = None,  # a model's; None: the int8 MiniLM that ships with the library
-        engine: str | None = "auto",                   # a key of `ENGINES`, see `select_engine`; None: set `engine` yourself
+        engine: str | None = "auto",                   # of `ENGINES`; None: set `engine` yourself
         device: str | None = None,                     # "cpu" or "cuda"; None: CUDA where the engine finds it
-        **options: Any,                                # of the engine: threads, num_streams (onnx, openvino), bf16 (torch)
+        **options: Any,                                # of the engine: threads, num_streams, bf16
     ) -> "Tagger":
         """The tagger of the model in `folder`, over `engine` on `device`.
 
@@ -182,7 +186,8 @@ class Tagger:
 
     @property
     def description(self) -> str:  # e.g. "all-MiniLM-L6-v2, int8, trained on gmb (38,527 sentences, 2026-11-24), openvino-int8"
-        """The model and its engine in one line: its encoder and training corpus if they are known, else the name of its folder."""
+        """The model and its engine in one line: its encoder and training corpus if they are known, else the name of
+        its folder."""
         name = (
             self._opened[0]
             if self._opened
@@ -222,7 +227,7 @@ class Tagger:
         return self._tag_words(_check_sentences(sentences), progress)
 
     def tag_batch(self,
-        texts: Iterable[str],                                              # a list, a generator, a column of a table, an open file ...
+        texts: Iterable[str],                                              # a list, a generator, an open file, ...
         progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,  # wraps the batches, e.g. tqdm
     ) -> list[Entities]:                                                   # in their order
         "Entities of each of `texts`. Raises `BertNerError` for a single string, and if one of them is not a string."
@@ -297,8 +302,9 @@ def _reopen(cls, folder, engine, options, budget):
 
 # %% ../nbs/00_tagger.ipynb #0039
 class AsyncTagger:
-    """A `tagger` for asyncio: `await tag(text)` from any number of tasks, event loops and threads, tagged in batches of at most `max_batch_size`. A process gets its own: it can be pickled if its tagger can, and does not survive a `fork` while in use.
-    """
+    """A `tagger` for asyncio: `await tag(text)` from any number of tasks, event loops and threads, tagged in
+    batches of at most `max_batch_size`. A process gets its own: it can be pickled if its tagger can, and does not
+    survive a `fork` while in use."""
     def __init__(self,
         tagger: Tagger,            # does the work, in a thread
         max_batch_size: int = 64,  # texts per batch
@@ -313,7 +319,8 @@ class AsyncTagger:
     ) -> Entities:
         """Entities of one `text`.
 
-        Raises `BertNerError` if it is not a string, and what the tagger raises for it; the other texts of its batch are answered."""
+        Raises `BertNerError` if it is not a string, and what the tagger raises for it; the other texts of its batch
+        are answered."""
         check_text(text)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Entities] = loop.create_future()
@@ -375,7 +382,7 @@ def compare_taggers(
     sentences: list[list[str]],           # words of each sentence
     gold: list[list[str]] | None = None,  # their tags: adds both F1 scores
     progress=None,                        # wraps the batches, e.g. tqdm
-) -> dict:                                # sentences, differing, agreement (0 to 1), largest difference of a probability; f1, f1_reference
+) -> dict:                                # sentences, num_mismatches, exact_match, max_prob_diff; f1, f1_reference
     """How often `other` finds exactly the entities of `reference`.
 
     Raises `ValueError` if there are no sentences to compare."""

@@ -35,7 +35,8 @@ def run_group(
     model_name_or_path: str,  # of the encoder
     environ=os.environ,       # with DVC's `DVC_EXP_NAME` and `DVC_EXP_BASELINE_REV` inside an experiment
 ) -> str:
-    """The group of related runs: the sweep's name, the baseline commit of unnamed experiments, else corpus and encoder."""
+    """The group of related runs: the sweep's name, the baseline commit of unnamed experiments, else corpus and
+    encoder."""
     name, start = environ.get("DVC_EXP_NAME", ""), environ.get("DVC_EXP_BASELINE_REV", "")
     if named := re.fullmatch(r"(.+)-\d+", name): return named[1]
     return f"experiments-{start[:7]}" if name and start else run_name(corpus, model_name_or_path)
@@ -43,7 +44,7 @@ def run_group(
 # %% ../nbs/00j_tracking.ipynb #0011
 def code_version(
     root: Path = ROOT,  # of the project
-) -> dict:              # commit: its SHA-1, "" without git; dirty: whether notebooks, library or settings differ from it
+) -> dict:              # commit: SHA-1, "" without git; dirty: whether the working tree differs
     "Which code runs here."
     def git(*args):
         return subprocess.run(
@@ -432,7 +433,9 @@ def track_runs(
     seeds: list[int],         # one training each
     parameters: dict,         # the stage's own
 ) -> dict[int, Tracker]:      # seed -> its tracker; empty if tracking is off
-    """A tracker per seed; the first one's runs are started. Raises `BertNerError` if a tracker is not installed or cannot be reached."""
+    """A tracker per seed; the first one's runs are started.
+
+    Raises `BertNerError` if a tracker is not installed or cannot be reached."""
     wanted = [n for n, on in (("wandb", wandb), ("mlflow", mlflow)) if on]
     for name in wanted:
         if find_spec(name) is None:

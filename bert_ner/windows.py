@@ -22,7 +22,7 @@ def plan_windows(
     sizes: list[int],                  # tokens of each word, at least 1 each
     capacity: int,                     # tokens that fit a window, special tokens not counted
     stride: int,                       # tokens that neighbors share, less than `capacity`
-) -> list[tuple[int, int, int, int]]:  # (first word, word after the last, first scored word, word after the last scored)
+) -> list[tuple[int, int, int, int]]:  # (start, end, first scored, end of scored) in words
     "Cut a sentence of words with `sizes` tokens into windows; the scored ranges follow one another without gaps."
     if len(sizes) <= capacity and sum(min(x, capacity) for x in sizes) <= capacity:
         return [(0, len(sizes), 0, len(sizes))]
@@ -51,7 +51,8 @@ class Window:
 
 # %% ../nbs/00c_windows.ipynb #0015
 class WindowTokenizer:
-    """Sentences to windows: `tokenizer` of the BERT family, case feature or not, `max_length` tokens per window, `stride` of them shared by neighbors. Threads may share one; a process gets its own by pickling."""
+    """Sentences to windows: `tokenizer` of the BERT family, case feature or not, `max_length` tokens per window,
+    `stride` of them shared by neighbors. Threads may share one; a process gets its own by pickling."""
     def __init__(self,
         tokenizer,                   # tokenizers.Tokenizer
         case_feature: bool = False,  # token type 1 on capitalized words
@@ -152,19 +153,21 @@ def bucket_length(
     many: bool,       # among very many: padding costs more than a new shape
     max_length: int,  # tokens that a window can have
 ) -> int:
-    """`n` rounded up to a length that many windows share: to a multiple of 8; if `many`, to an even number, and from 65 tokens on to one of sixteen steps per power of two."""
+    """`n` rounded up to a length that many windows share: to a multiple of 8; if `many`, to an even number, and
+    from 65 tokens on to one of sixteen steps per power of two."""
     step = max(2, 2**((n - 1).bit_length() - 5)) if many else 8
     return max(n, min(-(-n // step) * step, max_length))
 
 # %% ../nbs/00c_windows.ipynb #0027
 def word_log_probs(
-    engine,                              # .logits(input_ids, attention_mask, token_type_ids) -> float32 [batch, length, tags]; and optionally .num_streams, .throughput_engine, .static_shapes
+    engine,                              # see `00_tagger`
     window_tokenizer: WindowTokenizer,   # words to windows
     sentences: Sequence[Sequence[str]],  # words of each sentence
     max_batch_tokens: int = 2048,        # padded tokens per batch
     progress=None,                       # wraps the batches, e.g. tqdm
 ) -> list[np.ndarray]:                   # float32 [words, tags] of each sentence
-    """Log-probabilities of the tags of every word of `sentences`, in order, by any engine; it gets as many batches at once as it has streams."""
+    """Log-probabilities of the tags of every word of `sentences`, in order, by any engine; it gets as many batches
+    at once as it has streams."""
     windows = window_tokenizer.encode(sentences); lengths = [len(w.input_ids) for w in windows]
     # static shapes: a new one costs time and memory
     shaped, many = getattr(engine, "static_shapes", False), sum(lengths) > 8 * max_batch_tokens

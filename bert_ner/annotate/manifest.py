@@ -44,7 +44,8 @@ def run_fingerprint(
     folder: Path,      # the tagger's
     engine: str,       # a key of `ENGINES`
 ) -> dict:             # JSON-ready
-    """What identifies a run: the content of local and archived files, the metadata of remote ones (length, time, ETag), and the content of the model's files."""
+    """What identifies a run: the content of local and archived files, the metadata of remote ones (length, time,
+    ETag), and the content of the model's files."""
     def content(address):
         fs, path = resolve_fs(address)
         near = isinstance(fs, LocalFileSystem) or "::" in address
@@ -137,7 +138,7 @@ def check_shards(
 
 def remove_run(
     folder: str,        # of a run
-    what: str = "all",  # "all", "shards" (not the manifest and the rejected rows), or "leftovers": temporary files of killed processes
+    what: str = "all",  # "all", "shards", or "leftovers" (temporary files of killed processes)
 ) -> None:
     "Remove only what a run has written to `folder`."
     (fs, _), found, kept, known = resolve_fs(folder), _contents(folder), _records(folder), manifest(folder) or {}
@@ -209,7 +210,7 @@ def start_or_resume(
         raise
     return {}
 
-def _unrecorded(folder, old, kind):   # bytes and hash of the merged file, if the run was killed right after writing it; else None
+def _unrecorded(folder, old, kind):   # of the merged file, if a run was killed right after writing it
     try: verify_shards(folder, old["run"], old["files"]); return merge_shards(folder, None, *kind)
     except BertNerError: return None
 
@@ -242,11 +243,16 @@ def verify_shards(
             lines.writerows([printable(address), *x] for x in r["rejected"])
             shards.append(r); number, first, last = number + 1, first + r["rows"], r["last"]
     with ThreadPoolExecutor(16) as pool:
-        out = [*pool.map(lambda r: _rows_in(f"{folder}/part-{r['name']}.{run['format']}") if r["bytes"] else 0, shards)]
+        out = [
+            *pool.map(lambda r: _rows_in(f"{folder}/part-{r['name']}.{run['format']}") if r["bytes"] else 0, shards)
+        ]
     wrong = [r["name"] for r, n in zip(shards, out) if n + len(r["rejected"]) != r["rows"]]
     if wrong:
-        raise BertNerError(f"{printable(folder)}: part-{wrong[0]}.{run['format']} does not hold the rows that were written:  "
-            "remove the file and run the same command again")
+        raise BertNerError(
+            f"{printable(folder)}: part-{wrong[0]}.{run['format']} does not hold the rows that were "
+            "written:  "
+            "remove the file and run the same command again"
+        )
     write_atomic(f"{folder}/{REJECTED}", rejected.getvalue().encode("utf-8", "backslashreplace"))
     done = dict(rows=sum(out), rejected=sum(len(r["rejected"]) for r in shards), shards=len(shards))
     return done

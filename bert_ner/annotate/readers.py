@@ -24,7 +24,7 @@ from ..core import *
 FORMATS = dict(txt="text", csv="csv", tsv="csv", jsonl="jsonl", ndjson="jsonl", parquet="parquet")
 CODECS = dict(gz="gzip", zst="zstd")
 
-def split_chained_url(address):  # of a chained URL: the parts before the one with the path, that one, the parts after it
+def split_chained_url(address):  # of a chained URL: (before the path's part, it, after it)
     links = address.split("::")
     at = next((i for i, l in enumerate(links) if "://" in l), len(links) - 1)
     return (links[:at], links[at], links[at + 1:]) if is_url(address) else ([], address, [])
@@ -49,7 +49,9 @@ def file_format(
 def resolve_fs(
     address: str,  # a path or an fsspec URL
 ) -> tuple:        # (fsspec file system, path in it)
-    "The file system and path of `address`. Raises `BertNerError` if the file system is unknown, not installed, or does not respond."
+    """The file system and path of `address`.
+
+    Raises `BertNerError` if the file system is unknown, not installed, or does not respond."""
     address = str(address)
     if not is_url(address): return LocalFileSystem(), _absolute(address)
     try: return url_to_fs(address)
@@ -263,7 +265,7 @@ def canonical_encoding(name):              # the canonical name of an encoding; 
     return info.name.replace("_", "-").removesuffix("-sig")
 
 # %% ../../nbs/08a_readers.ipynb #0016
-def _lines(f, limit):  # f: a buffered binary file; limit: bytes; an iterator of (line with its end, whether it was cut)
+def _lines(f, limit):  # an iterator of (line, whether it was cut)
     while line := f.readline(limit):
         cut = len(line) == limit and not line.endswith(b"\n")
         rest = line
@@ -405,7 +407,7 @@ def map_nested_type(t, f):     # the nested Arrow type `t` with `f` of the types
     if pa.types.is_map(t): return pa.map_(f(t.key_type), f(t.item_type))
     return t
 
-def _parquet_rows(file, config, extra):  # file: a ParquetFile; (schema, an iterator of rows): a row is (record batch, its place in it)
+def _parquet_rows(file, config, extra):  # (schema, an iterator of rows: (record batch, index))
     own = file.schema_arrow
     schema = pa.schema([f.with_type(_readable(f.type)) for f in own], own.metadata)
     for k in extra: schema = schema.append(pa.field(k, pa.string()))
@@ -433,7 +435,7 @@ def _check_text_type(t):
 def open_reader(
     address: str,  # of a file
     config: AnnotateConfig,
-):                 # (iterator of (row, text, reason or ""), function from rows read to bytes read, schema or None for JSONL)
+):                 # (iterator of (row, text, reason), rows -> bytes read, schema; None: JSONL)
     """Open the file `address`.
 
     Raises `BertNerError` if its format is not that of its name, it is broken, or its columns are unsuitable."""

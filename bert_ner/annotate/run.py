@@ -42,7 +42,8 @@ def open_tagger(
 
 # %% ../../nbs/08d_run.ipynb #0037
 class Annotator:
-    """Opens the tagger once, then tags and writes shards: a loop calls `write`, a Ray actor calls it with a batch of one shard."""
+    """Opens the tagger once, then tags and writes shards: a loop calls `write`, a Ray actor calls it with a batch
+    of one shard."""
     def __init__(self,
         folder: str,           # of the run
         config: AnnotateConfig,
@@ -57,7 +58,9 @@ class Annotator:
         )
 
     def write(self, shard: Shard) -> dict:
-        """Tag `shard`, write its file, then its record, which is returned. Raises `BertNerError` if another file is in its place."""
+        """Tag `shard`, write its file, then its record, which is returned.
+
+        Raises `BertNerError` if another file is in its place."""
         data = serialize_shard(shard, [*self.tagger.pipe(shard.texts)], self.config, self.columns)
         if data:
             address = f"{self.folder}/part-{part.name}.{self.config.format}"
@@ -76,7 +79,7 @@ class Annotator:
 
 # %% ../../nbs/08d_run.ipynb #0050
 def require_ray(
-    address: str | None = None,  # host:port of a Ray cluster, or "auto": RAY_ADDRESS, else the one running on this machine; None: a local Ray
+    address: str | None = None,  # host:port, "auto" (RAY_ADDRESS, else a running one), or None: start one
     timeout: float = 5.,         # seconds
 ) -> None:
     "Raises `BertNerError` if Ray is not installed, or no cluster head responds at `address`."
@@ -86,7 +89,9 @@ def require_ray(
     if address in (None, "auto") or os.environ.get("RAY_USE_TLS") == "1": return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise BertNerError(f"'{address}' is not the address of a Ray cluster: use host:port, e.g. 10.0.0.1:6379, or auto")
+        raise BertNerError(
+            f"'{address}' is not the address of a Ray cluster: use host:port, e.g. 10.0.0.1:6379, or auto"
+        )
     with grpc.insecure_channel(address) as channel:
         try: channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=timeout, wait_for_ready=True)
         except grpc.RpcError as e:         # any other response is fine
@@ -161,7 +166,9 @@ def annotate_ray(
     ray_address: str | None,    # of a cluster; None: this machine
     gpus_per_actor: float = 0,  # of each actor
 ):                              # an iterator of records
-    """Tag all shards of `files` except those in `done`, with Ray Data. Raises `BertNerError` if Ray fails; completed shards stay."""
+    """Tag all shards of `files` except those in `done`, with Ray Data.
+
+    Raises `BertNerError` if Ray fails; completed shards stay."""
     with ray_session(ray_address, num_actors or available_cpus()) as ray:
         from ray.data import ActorPoolStrategy, TaskPoolStrategy, from_items
         count = num_actors or max(
@@ -323,20 +330,21 @@ def _check_files(files, config, single):   # the columns of JSONL, for `to_table
 # %% ../../nbs/08d_run.ipynb #0059
 def annotate(
     source,                          # a file, a folder, a glob, or a list of these: paths or fsspec URLs
-    target: str,                     # folder to write; a single file if it ends in .parquet, .jsonl, .jsonl.gz or .jsonl.zst
-    format: str = "",                # "parquet" or "jsonl"; by default that of the target's name, else of the first file, else "parquet"
+    target: str,                     # folder, or a file ending in .parquet, .jsonl, .jsonl.gz, .jsonl.zst
+    format: str = "",                # "parquet" or "jsonl"; default: the target's, the input's, parquet
     model: Path | None = None,       # a tagger's folder, by default `default_model_dir()`
     engine: str = "auto",            # a key of `ENGINES`
     num_actors: int | None = None,   # Ray actors; 0: as many as fit; None: no Ray, unless there is an address
     ray_address: str | None = None,  # host:port of a Ray cluster, or "auto"
     gpus_per_actor: float = 0,       # of each actor
-    overwrite: bool = False,         # remove an existing run; anything else, or a run that was changed, is never removed
+    overwrite: bool = False,         # remove an existing, unchanged run; nothing else is ever removed
     progress: bool = True,           # show a progress bar
     **config,                        # text, column, rows, limit, size, encoding, quoted: see `AnnotateConfig`
-) -> dict:                           # rows, rejected, shards; seconds and rate of this call; skipped: names of files that were not read
+) -> dict:                           # rows, rejected, shards; seconds, rate; skipped (files not read)
     """Write the rows of `source` with their entities to `target`, resuming a killed run.
 
-    Raises `BertNerError` for a run with other settings, for anything else at the target, and, before anything is written, for unsuitable columns."""
+    Raises `BertNerError` for a run with other settings, for anything else at the target, and, before anything is
+    written, for unsuitable columns."""
     unknown = config.keys() - {f.name for f in fields(AnnotateConfig)}
     if unknown: raise TypeError(f"annotate() got an unexpected keyword argument '{min(unknown)}'")
     start, source, target = time.perf_counter(), normalize_sources(source), _target(target)

@@ -140,7 +140,8 @@ def check_json_text(
     found,           # rows of a JSONL file, from `open_reader`
     config: AnnotateConfig,
 ) -> None:
-    """Raises `BertNerError` if there are objects, but none has text in the text column; reads up to the first that has."""
+    """Raises `BertNerError` if there are objects, but none has text in the text column; reads up to the first that
+    has."""
     names, kinds, taken = {}, set(), False
     for row, text, why in found:
         if not isinstance(row, dict): continue
@@ -197,7 +198,9 @@ def _exact(address, name):   # whether a Parquet column's integers are exact as 
 def merge_schemas(
     schemas: dict[str, pa.Schema],  # address of a file -> its columns
 ) -> pa.Schema:                     # all columns
-    """The columns of all files in one table. Raises `BertNerError` if two have the same name and incompatible types."""
+    """The columns of all files in one table.
+
+    Raises `BertNerError` if two have the same name and incompatible types."""
     types = {}
     for address, schema in schemas.items():
         for f in schema: types.setdefault(f.name, []).append((f.type, address))

@@ -113,7 +113,9 @@ def request_parameters(
 def validate_texts(
     texts: Iterable[str],  # any iterable
 ) -> list[str]:            # in their order
-    """The texts to send. Raises `BertNerError` for a single string, and names the first text that is invalid or too long for the server."""
+    """The texts to send.
+
+    Raises `BertNerError` for a single string, and names the first text that is invalid or too long for the server."""
     texts = check_texts(texts)
     for i, t in enumerate(texts):
         if len(t) > MAX_CHARS:
@@ -168,11 +170,12 @@ def backoff_delays(
 
 # %% ../../nbs/06f_client.ipynb #0084
 class TritonTagger:
-    """Text in, entities out, by the model `bert_ner` of a Triton server; with `concurrency` persistent connections; a context manager. Threads may share one."""
+    """Text in, entities out, by the model `bert_ner` of a Triton server; with `concurrency` persistent connections;
+    a context manager. Threads may share one."""
     def __init__(self,
         url: str = "",           # host:port; localhost:8001 for gRPC, localhost:8000 for HTTP by default
         protocol: str = "grpc",  # "grpc" or "http"
-        timeout: float = 60,     # seconds per request; proportionally more for a text of more than 65,536 characters
+        timeout: float = 60,     # seconds per request; more for a text above 65,536 characters
         max_batch_size: int = MAX_TEXTS,        # texts per request
         concurrency: int = 2,    # concurrent requests
         retries: int = 4,        # of a request, if the server is down, full or loading its model
@@ -205,7 +208,8 @@ class TritonTagger:
         given = dict(model_name="bert_ner", inputs=make_inputs(self.api, texts), parameters=self.parameters)
         if self.protocol == "grpc": return self._link().infer(**given, client_timeout=timeout)
         if timeout == self.timeout: return self._link().infer(**given)
-        with self._connect(timeout) as link: return link.infer(**given)      # over HTTP the timeout belongs to the connection
+        # over HTTP the timeout belongs to the connection
+        with self._connect(timeout) as link: return link.infer(**given)
 
     def _ask(self, texts):
         timeout = request_timeout(self.timeout, texts)
@@ -223,7 +227,8 @@ class TritonTagger:
     ) -> list[Entities]:        # of each text, in their order
         """Entities of each of `texts`.
 
-        Raises `BertNerError` for an invalid text, before any is sent, and if the server does not respond or rejects a request."""
+        Raises `BertNerError` for an invalid text, before any is sent, and if the server does not respond or rejects
+        a request."""
         given = validate_texts(texts)
         out, batches = [Entities()] * len(given), chunk_requests(given, self.max_batch_size)
         try: answers = self.pool.map(self._ask, [[given[i] for i in b] for b in batches])
@@ -252,7 +257,7 @@ class AsyncTritonTagger:
     context manager."""
     def __init__(self,
         url: str = "localhost:8001",              # host:port of gRPC
-        timeout: float = 60,                      # seconds per request; proportionally more for a text of more than 65,536 characters
+        timeout: float = 60,                      # seconds per request; more for a text above 65,536 characters
         max_batch_size: int = MAX_TEXTS,          # texts per request of `tag_batch`
         concurrency: int = 64,                    # concurrent requests
         retries: int = 4,                         # of a request, if the server is down, full or loading its model
@@ -306,7 +311,8 @@ class AsyncTritonTagger:
     ) -> list[Entities]:       # of each text, in their order
         """Entities of each of `texts`.
 
-        Raises `BertNerError` for an invalid text, before any is sent, and if the server does not respond or rejects a request."""
+        Raises `BertNerError` for an invalid text, before any is sent, and if the server does not respond or rejects
+        a request."""
         given = validate_texts(texts)
         out, batches = [Entities()] * len(given), chunk_requests(given, self.max_batch_size)
         for batch, answer in zip(batches, await asyncio.gather(*(self._ask([given[i] for i in b]) for b in batches))):

@@ -19,7 +19,8 @@ def compose_command(
     gpu: bool = False,                          # give the container the GPUs (required for the backend tensorrt)
     ports: Sequence[int] = (8000, 8001, 8002),  # of HTTP, gRPC and metrics, on loopback
 ) -> tuple[list[str], dict[str, str]]:          # (program and arguments, environment variables)
-    """The `docker compose` command that serves the model repository `folder`, mounted read-only, with a new key for model control."""
+    """The `docker compose` command that serves the model repository `folder`, mounted read-only, with a new key for
+    model control."""
     files = [
         x
         for name in ("compose.yaml", *(["compose.gpu.yaml"] if gpu else []))
@@ -57,6 +58,7 @@ def serve_docker(
             f"this folder to where it is and run: {line}"
         )
     print(
-        f"BERT_NER_KEY={variables['BERT_NER_KEY']} controls which version is loaded: see deploy/compose.yaml", flush=True
+        f"BERT_NER_KEY={variables['BERT_NER_KEY']} controls which version is loaded: see deploy/compose.yaml",
+        flush=True,
     )
     return subprocess.run(command, env={**os.environ, **variables}).returncode

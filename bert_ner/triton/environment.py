@@ -47,7 +47,8 @@ def create_venv(
     path: Path,  # where the environment goes
     pins: Path,  # its pinned packages
 ) -> None:
-    """Create the server's environment `path`: its packages, the backends folder that `tritonserver` reads, and a test start."""
+    """Create the server's environment `path`: its packages, the backends folder that `tritonserver` reads, and a
+    test start."""
     run_checked([sys.executable, "-m", "venv", "--without-pip", path], "making a virtual environment (python -m venv)")
     pip = [
         sys.executable,
@@ -78,7 +79,9 @@ def ensure_venv(
     path: str | Path | None = None,  # ROOT/.venv-triton by default
     pins: str | Path | None = None,  # its pinned packages, ROOT/triton-constraints.txt by default
 ) -> Path:                           # the environment
-    """The server's own environment, created atomically if it is missing or has other `pins`. Raises `BertNerError` if it cannot be created, or another folder is in its place."""
+    """The server's own environment, created atomically if it is missing or has other `pins`.
+
+    Raises `BertNerError` if it cannot be created, or another folder is in its place."""
     path, pins = Path(path or ROOT/".venv-triton").resolve(), Path(pins or ROOT/"triton-constraints.txt")
     here = f"{platform.system()} {platform.machine()}, Python {sys.version_info.major}.{sys.version_info.minor}"
     if here != "Linux x86_64, Python 3.11":

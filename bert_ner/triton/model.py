@@ -83,7 +83,8 @@ class RequestCancelled(Exception):
     "The client no longer waits for the response."
 
 class InterruptibleEngine:
-    """`engine` for a long text: it holds `lock` for one batch at a time, and stops before the next if `cancelled()` is true."""
+    """`engine` for a long text: it holds `lock` for one batch at a time, and stops before the next if `cancelled()`
+    is true."""
     def __init__(self, engine: Any, lock: FairLock, cancelled: Callable[[], bool]) -> None:
         self.engine, self.lock, self.cancelled = engine, lock, cancelled
 
@@ -132,7 +133,8 @@ class RequestBatcher:
         self.worker = threading.Thread(target=self._work, daemon=True); self.worker.start()
 
     def execute(self, requests: list[Any]) -> None:
-        """Accept `requests`. Each gets a response through its sender: the entities of its texts, or an error message."""
+        """Accept `requests`. Each gets a response through its sender: the entities of its texts, or an error
+        message."""
         for r in requests:
             sender = r.get_response_sender()
             try:
@@ -265,5 +267,5 @@ def load_version(
     if about["backend"] == "embedded":
         tagger = Tagger.from_pretrained(folder, "onnx")
         tagger.tag("Warm up: the first text is slower.")
-    else: tagger = Tagger.from_pretrained(folder, None); tagger.engine = EncoderEngine(pb, int(folder.name))  # Triton allows no calls to another model while loading
+    else: tagger = Tagger.from_pretrained(folder, None); tagger.engine = EncoderEngine(pb, int(folder.name))  # no calls while loading
     return RequestBatcher(tagger, pb)

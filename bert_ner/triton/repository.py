@@ -130,7 +130,8 @@ def has_external_data(
     "Whether the ONNX `file` has external data. Raises `BertNerError` if it is not an ONNX model."
     import onnx
     try: graph = onnx.load(str(file), load_external_data=False).graph
-    except Exception as e: raise BertNerError(f"{file} is not an ONNX model ({type(e).__name__}): export it again") from e
+    except Exception as e:
+        raise BertNerError(f"{file} is not an ONNX model ({type(e).__name__}): export it again") from e
     return any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.initializer)
 
 def resolve_encoder(
@@ -139,7 +140,8 @@ def resolve_encoder(
     model: Path,   # a tagger's folder
     plan: Path,    # the TensorRT engine, with engine.json beside it; only for tensorrt
 ) -> Path:         # the file that the encoder runs
-    "The encoder's file, if it exists and has no external data; else raises `BertNerError` naming the command that makes it."
+    """The encoder's file, if it exists and has no external data; else raises `BertNerError` naming the command that
+    makes it."""
     if backend not in BACKENDS:
         raise BertNerError(f"no backend '{backend}' of the model repository: there are {', '.join(BACKENDS)}")
     files = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
@@ -327,8 +329,9 @@ def build_repository(
     engine_path: str | Path | None = None,  # the TensorRT engine, the pipeline's own by default
     reset: bool = False,                    # start over with version 1, replacing all versions
 ) -> Path:                                  # the model repository
-    """Write a new version. Nothing is changed until it is complete, and other people's files are never touched. Raises `BertNerError` if
-    it is in the way."""
+    """Write a new version. Nothing is changed until it is complete, and other people's files are never touched.
+
+    Raises `BertNerError` if it is in the way."""
     folder, model = repository_folder(folder), Path(model or artifact_path("models", "onnx"))
     if not (model/"tagger.json").is_file(): raise BertNerError(f"no trained model in {model}: {training_hint()}")
     encoder = resolve_encoder(

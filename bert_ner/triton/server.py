@@ -102,7 +102,8 @@ def triton_command(
     models: list[str],  # to load
     key: str,           # secret of requests that control models
 ) -> list[str]:         # program and arguments
-    """The command line of `tritonserver`: on loopback only, without changes to the configuration, models controlled only with the `key`, no memory shared with clients."""
+    """The command line of `tritonserver`: on loopback only, without changes to the configuration, models controlled
+    only with the `key`, no memory shared with clients."""
     program = env/"lib"/"python3.11"/"site-packages"/"pytriton"/"tritonserver"/"bin"/"tritonserver"
     where = [
         f"--{name}-{what}={v}"
@@ -128,11 +129,12 @@ def triton_command(
 STARTUP_LOCK_ERROR = "boost::interprocess::lock_exception"
 
 class TritonServer:
-    """A Triton server on loopback over the model repository `folder`, ready when the constructor returns; a context manager."""
+    """A Triton server on loopback over the model repository `folder`, ready when the constructor returns; a context
+    manager."""
     def __init__(self,
         folder: str | Path | None = None,  # the model repository, ROOT/model_repository by default
         ports: Sequence[int] = (0, 0, 0),  # of HTTP, gRPC and metrics; 0: any free one
-        log: str | Path | None = None,     # file to which the server's output is appended; ROOT/reports/triton.log by default
+        log: str | Path | None = None,     # for the server's output; ROOT/reports/triton.log by default
         timeout: float = 60,               # seconds until it must be ready
         env: str | Path | None = None,     # the server's environment, ROOT/.venv-triton by default
     ) -> None:
@@ -221,7 +223,8 @@ class TritonServer:
             raise BertNerError(f"bert_ner does not respond: {fault}")
 
     def reconcile(self) -> str:  # what was done, in a sentence; "" if nothing
-        """Reconcile the server with its repository: restart it if a Python process has died, serve a new version, or set it aside if it fails."""
+        """Reconcile the server with its repository: restart it if a Python process has died, serve a new version,
+        or set it aside if it fails."""
         before, self.suspects = self.suspects, self._dead()
         # a process that is just being stopped is seen only once
         if before & self.suspects:
@@ -246,7 +249,8 @@ class TritonServer:
         return self.process is not None and self.process.poll() is None
 
     def stop(self, kill: bool = False) -> None:
-        """Stop the server and everything that it started; with `kill`, without waiting for open requests. A second call does nothing."""
+        """Stop the server and everything that it started; with `kill`, without waiting for open requests. A second
+        call does nothing."""
         process, self.process = self.process, None
         if process is None: return
         if kill: os.killpg(process.pid, signal.SIGKILL)
@@ -293,7 +297,8 @@ def serve(
 
 # %% ../../nbs/06d_server.ipynb #0091
 class RemoteServer:
-    """A server that runs elsewhere, with the interface of `TritonServer`; `url` is host:port of HTTP, gRPC and metrics are on the next two ports."""
+    """A server that runs elsewhere, with the interface of `TritonServer`; `url` is host:port of HTTP, gRPC and
+    metrics are on the next two ports."""
     def __init__(self, url: str) -> None:
         host, _, port = url.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65533:
