@@ -879,7 +879,7 @@ def stats(
     found = entity_stats(target, top, output_column)
     if as_json: return print(json.dumps(found, ensure_ascii=False))
     print(f"{found['rows']:,} rows, {found['rejected']:,} rejected, {found['entities']:,} entities")
-    for label, t in found["types"].items():
+    for label, t in found["labels"].items():
         print(f"{label:<5} {t['count']:>12,}  " + ", ".join(f"{e} ({n:,})" for e, n in t["most"]))
 
 # %% ../nbs/09_cli.ipynb #0022

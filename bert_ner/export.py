@@ -183,7 +183,8 @@ def export_model(
 ) -> dict:                          # checks of each engine with their values, exact match, sizes in bytes
     """Export, fuse, quantize and compare; `folder` appears only if every installed engine passes its check."""
     from bert_ner.engines import TorchEngine
-    torch_engine = TorchEngine.load(source, attention="eager"); config = torch_engine.model.config
+    torch_engine = TorchEngine.load(source, attention="eager", device="cpu")  # where ONNX Runtime and OpenVINO run
+    config = torch_engine.model.config
     window_tokenizer, tags = load_tokenizer_config(source)
     reference = Tagger(torch_engine, window_tokenizer, tags)
     with atomic_path(folder, "tagger.json") as tmp:
@@ -195,7 +196,7 @@ def export_model(
             window_tokenizer.max_length,
             model_info(source),
         )
-        to_onnx(torch_engine.model.cpu(), tmp/"model.plain.onnx")
+        to_onnx(torch_engine.model, tmp/"model.plain.onnx")
         optimize_onnx(
             tmp / "model.plain.onnx",
             tmp / "model.onnx",
@@ -213,12 +214,12 @@ def export_model(
             found = compare_taggers(reference, Tagger.from_pretrained(tmp, name), words, gold, progress)
             close[name.replace("-", "_")] = {
                 **found,
-                "gate": check_threshold(
+                "check": check_threshold(
                     f"the strict micro F1 of {name} minus PyTorch's", found["f1"] - found["f1_reference"], -max_f1_drop
                 ),
             }
         sizes = {p.name: p.stat().st_size for p in sorted(tmp.glob("*.onnx"))}
-    return dict(onnx={**same, "gate": fp32}, **close, bytes=sizes)
+    return dict(onnx={**same, "check": fp32}, **close, bytes=sizes)
 
 # %% ../nbs/04_export.ipynb #0027
 MODEL_CARD_TEMPLATE = """---
@@ -243,12 +244,12 @@ Tagger.from_pretrained().tag("Angela Merkel met officials in Paris on Monday.")
 | --- | --- | --- | --- |
 {rows}
 
-Entity level, seqeval strict IOB2, masked Viterbi. Chosen on the validation split; the parts share no sentence.
+Entity level, seqeval strict IOB2, masked Viterbi. Chosen on the validation split; the splits share no sentence.
 
 - **Data**: Groningen Meaning Bank extract ({sentences} training sentences, SHA-256 of the CSV `{corpus}`), Open Database License; none of it is in this folder.
 - **Made by**: `make pretrained` (bert-ner {version}, seed {seed}), on {cpu}, {cores} cores.
 - **Licence**: Apache-2.0, like the base model.
-- **Limits**: news English of 2000-2010; the corpus is partly machine-annotated and its own repeats agree at {ceiling} F1 only. Rare types (art, eve, nat) are found badly. Scores are
+- **Limits**: news English of 2000-2010; the corpus is partly machine-annotated and its own repeats agree at {ceiling} F1 only. Rare labels (art, eve, nat) are recognized poorly. Scores are
   calibrated on the corpus, not on other text.
 """
 

@@ -48,13 +48,13 @@ def entity_scores(
         report = classification_report(gold, pred, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
     def row(r):
         return {k.replace("f1-score", "f1"): round(float(v), 5) if k != "support" else int(v) for k, v in r.items()}
-    types = {k: row(v) for k, v in report.items() if k not in ("micro avg", "macro avg", "weighted avg")}
+    labels = {k: row(v) for k, v in report.items() if k not in ("micro avg", "macro avg", "weighted avg")}
     return dict(
         mode="strict",
         scheme="IOB2",
         micro=row(report["micro avg"]),
         macro=row(report["macro avg"]),
-        types=types,
+        labels=labels,
         default_mode_micro_f1=round(float(f1_score(gold, pred, zero_division=0)), 5),
         sentences=len(gold),
     )
@@ -130,7 +130,7 @@ def f1_table(
             p: {
                 "micro F1": s["micro"]["f1"],
                 "macro F1": s["macro"]["f1"],
-                **{t: v["f1"] for t, v in s["types"].items()},
+                **{t: v["f1"] for t, v in s["labels"].items()},
             }
             for p, s in scores.items()
         }

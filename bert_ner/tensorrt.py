@@ -344,4 +344,4 @@ def export_engine(
         loss = check_threshold(
             "the strict micro F1 of TensorRT minus ONNX's", parity["f1"] - parity["f1_reference"], -max_f1_drop
         )
-    return dict(stamp=stamp, build_seconds=round(seconds, 1), parity=parity, gates=dict(exact_match=same, f1=loss))
+    return dict(stamp=stamp, build_seconds=round(seconds, 1), parity=parity, checks=dict(exact_match=same, f1=loss))

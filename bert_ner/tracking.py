@@ -84,7 +84,7 @@ def final_figures(
         found |= {
             f"{split}/{mean}_{k}": s[mean][k] for mean in ("micro", "macro") for k in ("f1", "precision", "recall")
         }
-        found |= {f"{split}/{label}_f1": t["f1"] for label, t in s["types"].items()}
+        found |= {f"{split}/{label}_f1": t["f1"] for label, t in s["labels"].items()}
     return {
         k: float(v) for k, v in {**found, **more}.items() if isinstance(v, (int, float)) and not isinstance(v, bool)
     }
@@ -113,8 +113,8 @@ def run_card(
             + " | ".join(f"{of(scores[s])['f1']:.4f} | {of(scores[s])['support']:,}" for s in splits)
             + " |\n"
         )
-    labels = list(dict.fromkeys(k for s in splits for k in scores[s]["types"]))
-    by_label = "".join(line(k, lambda s, k=k: s["types"].get(k, dict(f1=0., support=0))) for k in labels)
+    labels = list(dict.fromkeys(k for s in splits for k in scores[s]["labels"]))
+    by_label = "".join(line(k, lambda s, k=k: s["labels"].get(k, dict(f1=0., support=0))) for k in labels)
     others = {k: f"{v:.4g}" for k, v in figures.items() if "/" not in k}
     return (
         f"# {name}\n\nStrict entity F1 (seqeval, IOB2, masked "

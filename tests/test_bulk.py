@@ -288,10 +288,10 @@ def test_another_input_model_or_layout_is_refused(many, mini_tagger_folder, tmp_
     def again(**kw): return annotate(source, out, **dict(model=model, progress=False, rows_per_shard=2000) | kw)
     again()
     before = tree(out)
-    with pytest.raises(BertNerError, match="begun with another rows_per_shard"): again(rows_per_shard=6)
-    with pytest.raises(BertNerError, match="begun with another format"): again(format="parquet")
+    with pytest.raises(BertNerError, match="started with another rows_per_shard"): again(rows_per_shard=6)
+    with pytest.raises(BertNerError, match="started with another format"): again(format="parquet")
     (model/"tagger.json").write_text((model/"tagger.json").read_text() + " ")
-    with pytest.raises(BertNerError, match="begun with another model: .* --overwrite"): again()
+    with pytest.raises(BertNerError, match="started with another model: .* --overwrite"): again()
     with (source/"c.jsonl").open("a") as f: f.write('{"text": "Paris"}\n')
     with pytest.raises(BertNerError, match="another input and another model"): again()
     assert tree(out) == before
@@ -317,7 +317,7 @@ def test_a_run_that_lost_rows_does_not_finish(many, mini_tagger_folder, tmp_path
 def test_stats_count_what_is_there(many, mini_tagger_folder, tmp_path):
     annotate(many, tmp_path/"out.parquet", model=mini_tagger_folder, progress=False)
     found = entity_stats(tmp_path/"out.parquet")
-    assert (found["rows"], found["rejected"], found["entities"]) == (1188, 12, 4 * 1188) and found["types"]["geo"][
+    assert (found["rows"], found["rejected"], found["entities"]) == (1188, 12, 4 * 1188) and found["labels"]["geo"][
         "most"
     ] == [("Paris", 1188), ("New York", 1188)]
     said = subprocess.run(

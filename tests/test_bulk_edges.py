@@ -85,7 +85,7 @@ def stand(work, what):
     if what == "an empty file": (work/"x.parquet").touch(); return "x.parquet"
     if what == "a folder": (work/"x.jsonl").mkdir(); (work/"x.jsonl/keep").write_text("keep")
     if what == "an empty folder": (work/"x.jsonl").mkdir()
-    if what == "a link to nothing": (work/"x.jsonl").symlink_to("nowhere")
+    if what == "a broken link": (work/"x.jsonl").symlink_to("nowhere")
     if what == "a link to a file": (work/"keep").write_text("keep"); (work/"x.jsonl").symlink_to("keep")
     if what == "another's run folder":
         (work/"x.jsonl.run").mkdir(); (work/"x.jsonl.run/part-notes.txt").write_text("keep")
@@ -107,7 +107,7 @@ def stand(work, what):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("what", ["a file", "an empty file", "a folder", "an empty folder", "a link to nothing", "a link to a file", "another's run folder", "a file for the run's folder",
+@pytest.mark.parametrize("what", ["a file", "an empty file", "a folder", "an empty folder", "a broken link", "a link to a file", "another's run folder", "a file for the run's folder",
     "another's manifest", "a broken manifest", "a file for the folder", "a full folder", "a link for the folder", "the working directory", "the folder above", "a folder with a slash"])
 def test_what_stands_at_the_target_is_left_as_it_is(work, tag, what, overwrite):
     target, source = stand(work, what), work/"in.txt"
@@ -228,7 +228,7 @@ def test_a_part_of_somebody_elses_is_not_replaced(work, tag):
         with pytest.raises(BertNerError, match="was changed since"): tag("in.txt", "out", format="jsonl", **kw)
     # as if it were not written yet
     next((work/"out/_shards").iterdir()).unlink()
-    with pytest.raises(BertNerError, match="is there and is not this run's"): tag("in.txt", "out", format="jsonl")
+    with pytest.raises(BertNerError, match="exists and does not belong to this run"): tag("in.txt", "out", format="jsonl")
     assert part.read_text() == "keep"
 
 
@@ -237,7 +237,7 @@ def test_another_file_system_is_as_sacred(work, tag, target):
     fs = MemoryFileSystem(); fs.store.clear(); fs.pseudo_dirs[:] = [""]
     for n in ("x.jsonl", "x.parquet", "folder/keep"): fs.pipe_file(f"/there/{n}", b"keep")
     for overwrite in (False, True):
-        with pytest.raises(BertNerError, match="is no run of annotate"): tag("in.txt", target, overwrite=overwrite)
+        with pytest.raises(BertNerError, match="is not a run of annotate"): tag("in.txt", target, overwrite=overwrite)
     assert {p: fs.cat_file(p) for p in fs.find("/")} == {
         f"/there/{n}": b"keep" for n in ("x.jsonl", "x.parquet", "folder/keep")
     }
@@ -293,7 +293,7 @@ def test_a_target_may_end_as_a_folder_of_parts_with_a_slash(work, tag):
 def test_an_input_does_not_contain_its_own_output(work, tag, source, target):
     (work/"in/sub").mkdir(parents=True); (work/"in/a.jsonl").write_text(LINE); (work/"link").symlink_to("in")
     before = tree(work)
-    with pytest.raises(BertNerError, match="would be read again|is there and is no run"): tag(source, target)
+    with pytest.raises(BertNerError, match="would be read as input|is there and is no run"): tag(source, target)
     assert tree(work) == before
 
 
@@ -304,12 +304,12 @@ def test_a_link_in_the_input_to_the_output_is_noticed(work, tag):
     for kw in ({}, dict(overwrite=True)):
         with pytest.raises(BertNerError, match="choose another place"): tag("in", "out.jsonl", **kw)
     (work/"out.jsonl").unlink()
-    with pytest.raises(BertNerError, match="link to nothing"): tag("in", "other")
+    with pytest.raises(BertNerError, match="broken link"): tag("in", "other")
 
 
 def test_a_generator_of_sources_is_read_once(work, tag):
     (work/"in").mkdir(); (work/"in/a.jsonl").write_text(LINE)
-    with pytest.raises(BertNerError, match="would be read again"): tag((p for p in [work/"in"]), "in/out")
+    with pytest.raises(BertNerError, match="would be read as input"): tag((p for p in [work/"in"]), "in/out")
     assert tag((p for p in [work/"in", work/"in.txt"]), "out")["rows"] == 2
 
 
@@ -380,7 +380,7 @@ def test_what_a_folder_has_and_is_not_read_is_named(work, tag):
 def test_a_link_to_nothing_is_one_sentence(work, tag):
     (work/"in").mkdir(); (work/"in/a.txt").write_text("Paris\n"); (work/"in/b.txt").symlink_to("gone.txt")
     for source in ("in", "in/*.txt"):
-        with pytest.raises(BertNerError, match="b.txt is a link to nothing"): tag(source, "out")
+        with pytest.raises(BertNerError, match="b.txt is a broken link"): tag(source, "out")
     assert not (work/"out").exists()
 
 
@@ -752,7 +752,7 @@ def test_no_rows_have_columns_all_the_same(work, tag, name, data, columns):
     for target in ("out.parquet", "out", "out.jsonl"):
         assert tag(name, target, max_chars=50, **dict(format="parquet") if target == "out" else {})["rows"] == 0
         found = entity_stats(target)
-        assert (found["rows"], found["entities"], found["types"]) == (0, 0, {})
+        assert (found["rows"], found["entities"], found["labels"]) == (0, 0, {})
     for table in (pq.read_table("out.parquet"), pq.read_table("out/part-00000-000000.parquet")):
         assert (
             table.column_names == [*columns, "entities"]
@@ -793,7 +793,7 @@ def test_stats_of_what_is_gone_or_changed_are_refused(work, tag):
         assert tag("in.txt", target, **dict(format="jsonl"))["rows"] == entity_stats(target)["rows"] == 1
     with pytest.raises(BertNerError, match="the target is empty"): entity_stats("")
     for target in ("nowhere", "in.txt", ".", "nowhere.parquet"):
-        with pytest.raises(BertNerError, match="no finished run"): entity_stats(target)
+        with pytest.raises(BertNerError, match="not a completed run"): entity_stats(target)
 
 
 # Disks

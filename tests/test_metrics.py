@@ -34,7 +34,7 @@ def numbers(x):
 def test_scores_where_there_is_little_or_nothing_to_find(gold, pred, micro, types):
     scores = entity_scores(gold, pred)
     assert (
-        scores["micro"] == micro and set(scores["types"]) == types and not any(math.isnan(x) for x in numbers(scores))
+        scores["micro"] == micro and set(scores["labels"]) == types and not any(math.isnan(x) for x in numbers(scores))
     )
     bootstrap_f1_ci(gold, pred, 20)
 

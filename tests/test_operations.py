@@ -247,9 +247,9 @@ def test_a_full_queue(slow_server, mini_tagger_folder):
             return await asyncio.gather(*asked, return_exceptions=True), http
     answers, (status, said) = asyncio.run(crowd())
     refused = [a for a in answers if isinstance(a, Exception)]
-    assert refused and all(isinstance(a, ServerUnavailable) and "no room in its queue" in str(a) for a in refused)
+    assert refused and all(isinstance(a, ServerUnavailable) and "a full queue" in str(a) for a in refused)
     assert len(answers) - len(refused) >= 64 and all(a == want for a in answers if not isinstance(a, Exception))
-    assert status == 503 and json.loads(said)["error"] == "no room in the queue: 512 requests wait already"
+    assert status == 503 and json.loads(said)["error"] == "the server is overloaded: 512 requests are waiting"
 
 
 def test_slow_and_half_open_clients(server):

@@ -168,7 +168,7 @@ def test_scores_and_error_tables_speak_of_the_new_types(trained):
     scores = evaluate(tagger.tag_tokenized, dict(test=(words, gold)))["test"]
     tagged = tagger.tag_tokenized(words)
     pred = [t.tags for t in tagged]
-    assert set(scores["types"]) == set(SLOTS) and scores["micro"]["f1"] > .8
+    assert set(scores["labels"]) == set(SLOTS) and scores["micro"]["f1"] > .8
     assert set(error_breakdown(gold, pred).index) == {*SLOTS, "all"} and {
         a for a, _ in label_confusions(gold, pred)
     } == set(SLOTS)

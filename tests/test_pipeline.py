@@ -52,7 +52,7 @@ def test_bert_beats_the_baseline_and_both_learned(name):
     for m in (baseline, bert):
         assert (
             m["test"]["mode"] == "strict"
-            and set(m["test"]["types"]) == set(GMB_LABELS)
+            and set(m["test"]["labels"]) == set(GMB_LABELS)
             and m["parameters"]["seeds"] == [42]
             and m["best_seed"] == 42
         )
@@ -74,15 +74,15 @@ def test_raw_text_costs_little(name):
 def test_gates_were_passed(name):
     made, asked = metrics(name, "export"), load_params("export")
     assert (
-        made["onnx"]["gate"]["minimum"]
+        made["onnx"]["check"]["minimum"]
         == asked["min_exact_match"]
         <= made["onnx"]["exact_match"]
-        == made["onnx"]["gate"]["value"]
+        == made["onnx"]["check"]["value"]
     )
     assert (
-        made["onnx_int8"]["gate"]["minimum"]
+        made["onnx_int8"]["check"]["minimum"]
         == -asked["max_f1_drop"]
-        <= made["onnx_int8"]["gate"]["value"]
+        <= made["onnx_int8"]["check"]["value"]
         == pytest.approx(made["onnx_int8"]["f1"] - made["onnx_int8"]["f1_reference"], abs=2e-5)
     )
     triton = metrics(name, "triton")

@@ -239,10 +239,10 @@ def tar(path):
     with tarfile.open(path, "w:gz") as t: t.addfile(tarfile.TarInfo("a.conll"), io.BytesIO())
 
 
-@pytest.mark.parametrize("make, message", [(encrypted, "is encrypted: unpack it"), (other_method, "packed in a way that cannot be read"), (damaged, "is a broken archive"),
+@pytest.mark.parametrize("make, message", [(encrypted, "is encrypted: unpack it"), (other_method, "compression that cannot be read"), (damaged, "is a broken archive"),
     (lambda p: p.write_bytes(make_zip(p, **{"a.csv": HEAD}).read_bytes()[:60]), "is a broken archive"), (lambda p: make_zip(p), "empty archive"), (lambda p: make_zip(p, **{"a.png": "x"}), "holds no CSV or CoNLL file, only a.png"),
     (lambda p: make_zip(p, **{"../a.csv": HEAD}), "leads out of the archive"), (lambda p: make_zip(p, **{"/etc/a.csv": HEAD}), "leads out of the archive"), (lambda p: make_zip(p, **{"x/../../a.csv": HEAD}), "leads out"),
-    (lambda p: make_zip(p, **{"C:\\a.csv": HEAD}), "leads out"), (lambda p: make_zip(p, **{"[Content_Types].xml": "", "xl/a.txt": ""}), "office program: save it as CSV"), (tar, "is a tar archive"),
+    (lambda p: make_zip(p, **{"C:\\a.csv": HEAD}), "leads out"), (lambda p: make_zip(p, **{"[Content_Types].xml": "", "xl/a.txt": ""}), "office document: save it as CSV"), (tar, "is a tar archive"),
     (lambda p: p.write_bytes(gzip.compress(b"a O\n" * 99)[:20]), "is a broken archive"), (lambda p: p.write_bytes(b"\x1f\x8b" + b"x" * 50), "is a broken archive"), (lambda p: p.write_bytes(b"7z\xbc\xaf\x27\x1c"), "is a 7z archive"),
     (lambda p: p.write_bytes(b"PAR1" + bytes(99)), "is a Parquet file"), (lambda p: p.mkdir(), "is a folder"), (lambda p: None, "no corpus at")])
 def test_an_archive_that_cannot_be_read_is_one_sentence(tmp_path, make, message):

@@ -208,7 +208,7 @@ def test_nothing_found_is_said(infer):
 
 
 @pytest.mark.parametrize("args, why", [
-    (["Paris", "--file", "x.txt"], "leave one out"), (["-", "--file", "x.txt"], "leave one out"), (["Paris", "--encoding", "cp1252"], "--encoding"),
+    (["Paris", "--file", "x.txt"], "use one of them"), (["-", "--file", "x.txt"], "use one of them"), (["Paris", "--encoding", "cp1252"], "--encoding"),
     (["Paris", "--engine", "triton", "--model", "/x"], "--model"), (["Paris", "--url", "localhost:8001"], "--url"), (["--engine"], "--engine"), (["Paris", "-f"], "'-f' requires an argument"), (["-5 in Paris", "--file"], "'--file' requires"),
     (["Paris", "--model", ""], "name of the folder is empty"), (["--json=1", "Paris"], "does not take a value")])
 def test_options_that_contradict(call, args, why):
@@ -281,7 +281,7 @@ def test_an_engine_finds_its_own_model(call, monkeypatch, tmp_path):
 @pytest.mark.parametrize("verb", [["infer", "Paris", "--engine", "triton"], ["demo-triton"]])
 def test_bad_addresses(call, url, verb):
     said = call(*verb, "--url", url)
-    assert (said.status, said.out) == (2, "") and "write host:port" in last_line(said)
+    assert (said.status, said.out) == (2, "") and "use host:port" in last_line(said)
 
 
 def test_nobody_answers(call):
@@ -479,7 +479,7 @@ def test_it_says_so_for_a_folder_that_is_none(tmp_path):
 
 @pytest.mark.parametrize("bad, why", [
     ("bad", "not KEY=VALUE"), ("", "not KEY=VALUE"), ("=3", "not KEY=VALUE"), ("bert.epoch=1", "params.yaml has no 'bert.epoch' (do you mean bert.epochs"), ("data=nope", "there is no data 'nope', only gmb, own, sample"),
-    ("bert.lr=1,2", "one value is due"), ("bert=3", "bert is a block"), ("~bert", "bert is a block"), ("bert.lr=[1", "cannot be applied"), ("a b=c", "cannot be applied"), ("nothing.here=1", "params.yaml has no 'nothing"), ("bert.lr.x=1", "bert.lr.x=1")])
+    ("bert.lr=1,2", "it needs one value"), ("bert=3", "bert is a block"), ("~bert", "bert is a block"), ("bert.lr=[1", "cannot be applied"), ("a b=c", "cannot be applied"), ("nothing.here=1", "params.yaml has no 'nothing"), ("bert.lr.x=1", "bert.lr.x=1")])
 def test_settings_that_do_not_fit(call, bad, why):
     before = (ROOT/"params.yaml").read_bytes()
     said = call("train", "-S", "seed=1", "-S", bad)

@@ -140,7 +140,7 @@ BAD = [
 @pytest.mark.parametrize("stage,name,value", BAD)
 def test_a_value_that_cannot_work_is_named(stage, name, value):
     shown = {"track_mlflow": "track.mlflow", "seed": "seed", "corpus": "data.name"}.get(name, f"{stage}.{name}")
-    with pytest.raises(BertNerError, match=f"^{re.escape(f'{shown} is {value!r}: it has to be ')}[^.]") as e:
+    with pytest.raises(BertNerError, match=f"^{re.escape(f'{shown} is {value!r}: it must be ')}[^.]") as e:
         check_params(stage, {name: value})
     assert "\n" not in str(e.value)
 
@@ -174,7 +174,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(project):
 
 
 @pytest.mark.parametrize("change,said", [
-    (dict(bert=dict(lrr=1)), "params.yaml: bert.lrr is not a parameter of the notebook"), (dict(bert=dict(lr="abc")), "bert.lr is 'abc': it has to be a number above 0"),
+    (dict(bert=dict(lrr=1)), "params.yaml: bert.lrr is not a parameter of the notebook"), (dict(bert=dict(lr="abc")), "bert.lr is 'abc': it must be a number above 0"),
     (dict(bert="none"), "params.yaml: bert is 'none', where a block"), (dict(data=dict(name="quick")), "kept for quick looks"), (dict(seed="x"), "seed is 'x'"), (dict(data=dict(name="")), "data.name is ''")])
 def test_a_broken_params_yaml_ends_before_anything_runs(project, change, said):
     folder, write = project
@@ -203,7 +203,7 @@ def test_a_quick_look_is_another_corpus(project, monkeypatch):
 
 def test_dvc_runs_no_quick_look(project, monkeypatch):
     monkeypatch.setenv("BERT_NER_QUICK", "1"); monkeypatch.setenv("DVC_STAGE", "bert")
-    with pytest.raises(BertNerError, match="a quick look is no stage of DVC"): run_stage("bert")
+    with pytest.raises(BertNerError, match="DVC stages have no quick mode"): run_stage("bert")
 
 
 # --- by hand, by papermill, by nbdev_test

@@ -69,7 +69,7 @@ def test_an_open_file_is_its_lines(tagger, tmp_path):
 
 
 @pytest.mark.parametrize("given, message", [
-    ("Paris", "one string was given"), (b"Paris", "one string was given"), (np.str_("Paris"), "one string was given"), (5, "int is no collection"), (None, "NoneType is no collection"), (["Paris", None], "text 1 is NoneType"),
+    ("Paris", "one string was given"), (b"Paris", "one string was given"), (np.str_("Paris"), "one string was given"), (5, "int is not a collection"), (None, "NoneType is not a collection"), (["Paris", None], "text 1 is NoneType"),
     (["Paris", 5], "text 1 is int"), ([b"Paris"], "text 0 is bytes, not a string: decode it first"), ([["Paris"]], "text 0 is list"), (["in", "\ud83d Paris"], "text 1 has half a character .* at 0"), (pd.Series(["a", np.nan]), "text 1 is float"),
     (["x" * 999 + "\udfff"], "at 999"), (pd.DataFrame(dict(text=["Paris"])), "DataFrame has 2 dimensions, .*: give one column"), (np.array([["in", "Paris"]]), "ndarray has 2 dimensions"), (np.array("Paris"), "ndarray has 0 dimensions")])
 def test_what_is_no_collection_of_texts_is_one_sentence(tagger, given, message):
@@ -90,8 +90,8 @@ def test_a_stream_counts_its_texts_from_the_start(tagger):
 
 
 @pytest.mark.parametrize("given, message", [
-    ("in Paris", "one string was given where sentences are due"), (["in", "Paris"], "sentence 0 is a string, not a list of words"), ([["in"], "Paris"], "sentence 1 is a string"), ([["in", None]], "word 1 of sentence 0 is NoneType"),
-    ([["in"], None], "sentence 1 is NoneType"), (None, "NoneType is no collection of sentences"), ([["Pa\ud83dris"]], "word 0 of sentence 0 has half a character"), ([[b"Paris"]], "word 0 of sentence 0 is bytes"), (pd.Series(["in Paris"]), "sentence 0 is a string")])
+    ("in Paris", "one string was given in place of sentences"), (["in", "Paris"], "sentence 0 is a string, not a list of words"), ([["in"], "Paris"], "sentence 1 is a string"), ([["in", None]], "word 1 of sentence 0 is NoneType"),
+    ([["in"], None], "sentence 1 is NoneType"), (None, "NoneType is not a collection of sentences"), ([["Pa\ud83dris"]], "word 0 of sentence 0 has half a character"), ([[b"Paris"]], "word 0 of sentence 0 is bytes"), (pd.Series(["in Paris"]), "sentence 0 is a string")])
 def test_what_is_no_sentences_is_one_sentence(tagger, given, message):
     with pytest.raises(BertNerError, match=message): tagger.tag_tokenized(given)
 
@@ -401,7 +401,7 @@ def test_a_wrong_keyword_names_the_right_ones(load, wrong):
 
 
 def test_a_tagger_without_an_engine_says_so(mini_tagger_folder):
-    with pytest.raises(BertNerError, match="without an engine"):
+    with pytest.raises(BertNerError, match="has no engine"):
         Tagger.from_pretrained(mini_tagger_folder, None).tag("in Paris")
     with pytest.raises(BertNerError, match="no engine ''"): Tagger.from_pretrained(mini_tagger_folder, "")
 

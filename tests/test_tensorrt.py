@@ -202,8 +202,8 @@ def test_an_engine_that_agrees_is_published(engine, onnx):
     )
     assert (
         report["parity"]["exact_match"] == 1.0
-        and report["gates"]["exact_match"] == dict(value=1.0, minimum=0.995)
-        and report["gates"]["f1"]["value"] == 0
+        and report["checks"]["exact_match"] == dict(value=1.0, minimum=0.995)
+        and report["checks"]["f1"]["value"] == 0
     )
 
 

@@ -145,7 +145,7 @@ def test_figures_are_those_of_the_evaluation(runs, stage):
                 and metrics[f"{split}/macro_f1"] == s["macro"]["f1"]
                 and metrics[f"{split}/micro_recall"] == s["micro"]["recall"]
             )
-            assert {k: metrics[f"{split}/{k}_f1"] for k in GMB_LABELS} == {k: s["types"][k]["f1"] for k in GMB_LABELS}
+            assert {k: metrics[f"{split}/{k}_f1"] for k in GMB_LABELS} == {k: s["labels"][k]["f1"] for k in GMB_LABELS}
         assert metrics["minutes"] > 0 and metrics["temperature"] > 0
         assert ("raw_text_test_micro_f1" in metrics) == ("expected_calibration_error" in metrics) == (seed == "43")
         curves = {k.split("/")[0] for k in metrics}

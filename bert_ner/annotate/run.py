@@ -63,7 +63,7 @@ class Annotator:
         Raises `BertNerError` if another file is in its place."""
         data = serialize_shard(shard, [*self.tagger.pipe(shard.texts)], self.config, self.columns)
         if data:
-            address = f"{self.folder}/part-{part.name}.{self.config.format}"
+            address = f"{self.folder}/part-{shard.name}.{self.config.format}"
             fs, path = resolve_fs(address)
             if not path_exists(address): write_atomic(address, data)
             elif not fs.isfile(path) or fs.size(path) != len(data) or fs.cat_file(path) != data:
@@ -71,7 +71,7 @@ class Annotator:
                     "move it away, and run the same command again")
         about = dict(first=shard.first, rows=len(shard), rejected=shard.rejected, last=shard.last, read=shard.read)
         record = dict(name=shard.name, **about, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-        write_atomic(f"{self.folder}/{RECORDS_DIR}/{part.name}.json", json.dumps(record).encode())
+        write_atomic(f"{self.folder}/{RECORDS_DIR}/{shard.name}.json", json.dumps(record).encode())
         return record
 
     def __call__(self, batch: dict) -> dict:
@@ -442,5 +442,5 @@ def entity_stats(
         rows=totals["rows"],
         rejected=totals["rejected"],
         entities=sum(labels.values()),
-        types={l: dict(count=n, most=most(l)) for l, n in labels.most_common()},
+        labels={l: dict(count=n, most=most(l)) for l, n in labels.most_common()},
     )

@@ -55,7 +55,7 @@ def translate_errors(
     except InferenceServerException as e:
         status, said = str(e.status()), str(e.message() or "").strip().splitlines() or ["no reason given"]
         if "DEADLINE" in status: raise BertNerError(silent) from e
-        if "no room in the queue" in said[0]:
+        if "the server is overloaded" in said[0]:
             raise ServerUnavailable(f"the server at {url} has a full queue: try again later") from e
         if re.search(
             "Stub process .* not healthy|no available versions|is not ready|unloaded or being unloaded", said[0]

@@ -142,7 +142,7 @@ class RequestBatcher:
                 self._enqueue(
                     PendingRequest(texts, *parse_parameters(r.parameters(), self.types), r, sender, time.monotonic())
                 )
-            except BertNerError as e: self._refuse(sender, str(e), self.pb.TritonError.INVALID_ARG)
+            except BertNerError as e: self._reject(sender, str(e), self.pb.TritonError.INVALID_ARG)
             except Exception as e: self._fail(sender, e)
 
     def _enqueue(self, job):
@@ -152,16 +152,16 @@ class RequestBatcher:
             if waiting < self.queue:
                 if kind == SHORT_CHARS: self.waiting.append(job); self.changed.notify()
                 else: self.long[kind] += 1; self.pools[kind].submit(self._answer_long, job, kind)
-        if waiting >= self.queue: self._no_room(job, f"{self.queue} requests are waiting")
+        if waiting >= self.queue: self._reject_overload(job, f"{self.queue} requests are waiting")
 
-    def _refuse(self, sender, why, code):
+    def _reject(self, sender, why, code):
         self._send(sender, self.pb.InferenceResponse([], self.pb.TritonError(why, code)))
 
-    def _no_room(self, job, why):
-        self._refuse(job.sender, f"the queue is full: {why}", self.pb.TritonError.UNAVAILABLE)
+    def _reject_overload(self, job, why):
+        self._reject(job.sender, f"the server is overloaded: {why}", self.pb.TritonError.UNAVAILABLE)
 
     def _fail(self, sender, error):
-        self._refuse(sender, f"{type(error).__name__}: {error}".splitlines()[0], self.pb.TritonError.INTERNAL)
+        self._reject(sender, f"{type(error).__name__}: {error}".splitlines()[0], self.pb.TritonError.INTERNAL)
 
     def _send(self, sender, response):
         try: sender.send(response, flags=self.pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
@@ -187,7 +187,7 @@ class RequestBatcher:
 
     def _answer_batch(self, batch):
         late = [j for j in batch if time.monotonic() - j.since > self.wait]
-        for j in late: self._no_room(j, f"this request has waited for {self.wait:g} s")
+        for j in late: self._reject_overload(j, f"this request has waited for {self.wait:g} s")
         batch = [j for j in batch if j not in late and not j.request.is_cancelled()]
         try: self._answer(batch, self.tagger)
         except Exception as e:
