@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['REQUEST_CHARS', 'chunk_requests', 'ServerUnavailable', 'translate_errors', 'parse_response', 'make_inputs',
-           'request_parameters', 'validate_texts', 'check_client', 'request_timeout', 'backoff_delays', 'TritonTagger',
-           'AsyncTritonTagger', 'find_mismatches']
+           'request_parameters', 'validate_texts', 'check_client', 'request_timeout', 'retry_policy', 'Connections',
+           'TritonTagger', 'AsyncTritonTagger', 'find_mismatches']
 
 # %% ../../nbs/06f_client.ipynb #0003
-import asyncio, inspect, json, math, re, threading, time, weakref
+import asyncio, inspect, json, math, re, threading, weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
+from tenacity import AsyncRetrying, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from ..core import *
 from ..spans import *
 from ..tagger import *
@@ -110,6 +112,7 @@ def request_parameters(
         **(dict(labels=",".join(n.strip() for n in names)) if names else {}),
     } or None
 
+# %% ../../nbs/06f_client.ipynb #0083v
 def validate_texts(
     texts: Iterable[str],  # any iterable
 ) -> list[str]:            # in their order
@@ -125,6 +128,7 @@ def validate_texts(
             )
     return texts
 
+# %% ../../nbs/06f_client.ipynb #0083c
 def check_client(
     client: Any,              # the class of tritonclient that is opened
     url: str,                 # host:port
@@ -141,7 +145,7 @@ def check_client(
     if not isinstance(timeout, (int, float)) or not 0 < timeout < 1e8:
         raise BertNerError(f"timeout is {timeout!r}: give the seconds that a request may take")
     for name, given, least, largest in (
-        ("most", max_batch_size, 1, MAX_TEXTS),
+        ("max_batch_size", max_batch_size, 1, MAX_TEXTS),
         ("concurrency", concurrency, 1, 10_000),
         ("retries", retries, 0, 20),
     ):
@@ -154,6 +158,7 @@ def check_client(
     except TypeError as e:
         raise BertNerError(f"tritonclient's InferenceServerClient {e}: see its documentation") from None
 
+# %% ../../nbs/06f_client.ipynb #0083t
 def request_timeout(
     timeout: float,    # seconds that a request of `REQUEST_CHARS` may take
     texts: list[str],  # of one request
@@ -161,12 +166,46 @@ def request_timeout(
     "The timeout of a request: a longer text gets proportionally more."
     return timeout * max(1, sum(map(len, texts)) / REQUEST_CHARS)
 
-def backoff_delays(
-    retries: int,             # at most
-) -> Iterator[float | None]:  # seconds before each retry, then None
-    "Exponential backoff: the delays before the retries of a request that found no server or a full queue."
-    yield from (.2 * 2**i for i in range(retries))
-    yield None
+def retry_policy(
+    retries: int,      # at most
+) -> dict[str, Any]:   # for `tenacity.Retrying` and `AsyncRetrying`
+    "Exponential backoff for requests that find no server, a full queue, or a model that is being loaded."
+    return dict(
+        stop=stop_after_attempt(retries + 1),
+        wait=wait_exponential(multiplier=.2),
+        retry=retry_if_exception_type(ServerUnavailable),
+        reraise=True,
+    )
+
+# %% ../../nbs/06f_client.ipynb #0084c
+class Connections:
+    "Connections to a Triton server at `url`, one per thread; `api` is tritonclient.grpc or tritonclient.http."
+    def __init__(self, api: Any, url: str, timeout: float, options: dict[str, Any]) -> None:
+        self.api, self.url, self.timeout, self.options = api, url, timeout, options
+        self.is_grpc = api.__name__.endswith("grpc")
+        self.own, self.opened = threading.local(), []
+
+    def open(self, timeout: float) -> Any:  # an InferenceServerClient
+        "A new connection."
+        limits = {} if self.is_grpc else dict(connection_timeout=timeout, network_timeout=timeout)
+        try: return self.api.InferenceServerClient(self.url, **{**limits, **self.options})
+        except (OSError, TypeError, ValueError) as e:
+            raise BertNerError(f"the client rejects the options {self.options}: {e}") from e
+
+    def mine(self) -> Any:  # an InferenceServerClient
+        "The connection of this thread."
+        if not hasattr(self.own, "link"): self.own.link = self.open(self.timeout); self.opened.append(self.own.link)
+        return self.own.link
+
+    def infer(self, timeout: float, **request: Any) -> Any:  # tritonclient's InferResult
+        "Send `request` and wait for at most `timeout` seconds."
+        if self.is_grpc: return self.mine().infer(**request, client_timeout=timeout)
+        if timeout == self.timeout: return self.mine().infer(**request)
+        with self.open(timeout) as link: return link.infer(**request)     # over HTTP, a timeout belongs to a connection
+
+    def close(self) -> None:
+        "Close all connections."
+        for link in self.opened: link.close()
 
 # %% ../../nbs/06f_client.ipynb #0084
 class TritonTagger:
@@ -185,41 +224,24 @@ class TritonTagger:
     ) -> None:
         if protocol not in ("grpc", "http"): raise BertNerError(f"unknown protocol '{protocol}': use grpc or http")
         self.url = url or ("localhost:8001" if protocol == "grpc" else "localhost:8000")
-        self.protocol, self.timeout, self.max_batch_size, self.retries = protocol, timeout, max_batch_size, retries
-        self.parameters, self.options = request_parameters(threshold, labels), options
-        try: self.api: Any = __import__(f"tritonclient.{protocol}", fromlist=["*"])
+        self.timeout, self.max_batch_size, self.retries = timeout, max_batch_size, retries
+        self.parameters = request_parameters(threshold, labels)
+        try: self.api = import_module(f"tritonclient.{protocol}")
         except ImportError as e:
             raise BertNerError("the client needs its package: pip install 'tritonclient[grpc,http]'") from e
         check_client(self.api.InferenceServerClient, self.url, timeout, max_batch_size, concurrency, retries, options)
-        self.own, self.links, self.pool = threading.local(), [], ThreadPoolExecutor(concurrency)
-
-    def _connect(self, timeout):
-        limits = {} if self.protocol == "grpc" else dict(connection_timeout=timeout, network_timeout=timeout)
-        try: return self.api.InferenceServerClient(self.url, **{**limits, **self.options})
-        except (OSError, TypeError, ValueError) as e:
-            raise BertNerError(f"the client rejects the options {self.options}: {e}") from e
-
-    def _link(self):
-        "The connection of this thread: tritonclient's HTTP connections are not shared between threads."
-        if not hasattr(self.own, "link"): self.own.link = self._connect(self.timeout); self.links.append(self.own.link)
-        return self.own.link
-
-    def _infer(self, texts, timeout):
-        given = dict(model_name="bert_ner", inputs=make_inputs(self.api, texts), parameters=self.parameters)
-        if self.protocol == "grpc": return self._link().infer(**given, client_timeout=timeout)
-        if timeout == self.timeout: return self._link().infer(**given)
-        # over HTTP the timeout belongs to the connection
-        with self._connect(timeout) as link: return link.infer(**given)
+        self.connections = Connections(self.api, self.url, timeout, options)
+        self.pool = ThreadPoolExecutor(concurrency)
 
     def _ask(self, texts):
         timeout = request_timeout(self.timeout, texts)
-        for pause in backoff_delays(self.retries):
-            try:
-                with translate_errors(self.url, timeout):
-                    return parse_response(self._infer(texts, timeout).as_numpy("ENTITIES"), texts)
-            except ServerUnavailable:
-                if pause is None: raise
-                time.sleep(pause)
+        for attempt in Retrying(**retry_policy(self.retries)):
+            with attempt, translate_errors(self.url, timeout):
+                inputs = make_inputs(self.api, texts)
+                answer = self.connections.infer(
+                    timeout, model_name="bert_ner", inputs=inputs, parameters=self.parameters
+                )
+                return parse_response(answer.as_numpy("ENTITIES"), texts)
 
     def tag_batch(self,
         texts: Iterable[str],   # any iterable of strings, each of at most `MAX_CHARS` characters
@@ -245,8 +267,7 @@ class TritonTagger:
 
     def close(self) -> None:
         "Close the connections after open requests."
-        self.pool.shutdown(cancel_futures=True)
-        for link in self.links: link.close()
+        self.pool.shutdown(cancel_futures=True); self.connections.close()
 
     def __enter__(self) -> Self: return self
     def __exit__(self, *_: object) -> None: self.close()
@@ -270,13 +291,8 @@ class AsyncTritonTagger:
         except ImportError as e:
             raise BertNerError("the client needs its package: pip install 'tritonclient[grpc]'") from e
         check_client(api.InferenceServerClient, url, timeout, max_batch_size, concurrency, retries, options)
-        self.url, self.timeout, self.max_batch_size, self.retries, self.api = (
-            url,
-            timeout,
-            max_batch_size,
-            retries,
-            api,
-        )
+        self.url, self.timeout, self.max_batch_size, self.retries = url, timeout, max_batch_size, retries
+        self.api = api
         # event loop -> its connection, and the semaphore of its requests
         self.links: Any = weakref.WeakKeyDictionary()
 
@@ -290,21 +306,13 @@ class AsyncTritonTagger:
         return self.links[loop]
 
     async def _ask(self, texts):
-        timeout, (link, room) = request_timeout(self.timeout, texts), self._link()
-        async with room:
-            for pause in backoff_delays(self.retries):
-                try:
-                    with translate_errors(self.url, timeout):
-                        answer = await link.infer(
-                            "bert_ner",
-                            make_inputs(self.api, texts),
-                            parameters=self.parameters,
-                            client_timeout=timeout,
-                        )
-                        return parse_response(answer.as_numpy("ENTITIES"), texts)
-                except ServerUnavailable:
-                    if pause is None: raise
-                    await asyncio.sleep(pause)
+        timeout, (link, free) = request_timeout(self.timeout, texts), self._link()
+        request = dict(inputs=make_inputs(self.api, texts), parameters=self.parameters, client_timeout=timeout)
+        async with free:
+            async for attempt in AsyncRetrying(**retry_policy(self.retries)):
+                with attempt, translate_errors(self.url, timeout):
+                    answer = await link.infer("bert_ner", **request)
+                    return parse_response(answer.as_numpy("ENTITIES"), texts)
 
     async def tag_batch(self,
         texts: Iterable[str],  # any iterable of strings, each of at most `MAX_CHARS` characters

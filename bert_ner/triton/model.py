@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['MAX_TEXTS', 'MAX_CHARS', 'MAX_QUEUE_SIZE', 'QUEUE_TIMEOUT_S', 'SHORT_CHARS', 'LONG_THREADS', 'decode_texts',
-           'parse_parameters', 'FairLock', 'RequestCancelled', 'InterruptibleEngine', 'PendingRequest',
-           'RequestBatcher', 'EncoderEngine', 'run_encoder', 'load_version']
+           'parse_parameters', 'FairLock', 'RequestCancelled', 'InterruptibleEngine', 'PendingRequest', 'Responder',
+           'ShortQueue', 'RequestBatcher', 'EncoderEngine', 'run_encoder', 'load_version']
 
 # %% ../../nbs/06a_model.ipynb #0003
 import json, sys, threading, time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,6 +112,74 @@ class PendingRequest:
 
     def __post_init__(self) -> None: self.chars = sum(map(len, self.texts))
 
+
+# %% ../../nbs/06a_model.ipynb #0015r
+class Responder:
+    "Sends the responses of requests; `pb` is Triton's `triton_python_backend_utils`."
+    def __init__(self, pb: Any) -> None: self.pb = pb
+
+    def entities(self, job: PendingRequest, found: list[Sequence[Entity]]) -> None:
+        "Those entities of each text that the request asks for."
+        rows = [[e.to_dict() for e in es if e.score >= job.min_score and e.label in job.labels] for es in found]
+        answer = np.array([[json.dumps(row, ensure_ascii=False).encode()] for row in rows], dtype=object)
+        self._send(job.sender, self.pb.InferenceResponse([self.pb.Tensor("ENTITIES", answer)]))
+
+    def invalid(self, sender: Any, error: BertNerError) -> None:
+        "The request cannot be read."
+        self._reject(sender, str(error), self.pb.TritonError.INVALID_ARG)
+
+    def overloaded(self, sender: Any, why: str) -> None:
+        "The request may be sent again later."
+        self._reject(sender, f"the server is overloaded: {why}", self.pb.TritonError.UNAVAILABLE)
+
+    def failed(self, sender: Any, error: Exception) -> None:
+        "An error of ours, in one line."
+        self._reject(sender, f"{type(error).__name__}: {error}".splitlines()[0], self.pb.TritonError.INTERNAL)
+
+    def _reject(self, sender, why, code):
+        self._send(sender, self.pb.InferenceResponse([], self.pb.TritonError(why, code)))
+
+    def _send(self, sender, response):
+        try: sender.send(response, flags=self.pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        except Exception as e:                                         # into Triton's log
+            print(f"a response could not be sent: {type(e).__name__}: {e}", file=sys.stderr)
+
+# %% ../../nbs/06a_model.ipynb #0015q
+class ShortQueue:
+    "At most `size` short requests that wait, taken in batches."
+    def __init__(self, size: int) -> None:
+        self.size, self.jobs, self.closed, self.changed = size, deque(), False, threading.Condition()
+
+    def __len__(self) -> int: return len(self.jobs)
+
+    def put(self, job: PendingRequest) -> bool:  # False if the queue is full
+        "Append `job`."
+        with self.changed:
+            if len(self.jobs) >= self.size: return False
+            self.jobs.append(job); self.changed.notify()
+            return True
+
+    def wait(self) -> bool:  # False if the queue is closed and empty
+        "Wait for a request."
+        with self.changed:
+            self.changed.wait_for(lambda: self.jobs or self.closed)
+            return bool(self.jobs)
+
+    def take(self) -> list[PendingRequest]:
+        "The requests of the next batch: at most `MAX_TEXTS` texts and `SHORT_CHARS` characters, or a single request."
+        with self.changed:
+            out, texts, chars = [], 0, 0
+            while self.jobs:
+                texts, chars = texts + len(self.jobs[0].texts), chars + self.jobs[0].chars
+                if out and (texts > MAX_TEXTS or chars > SHORT_CHARS): break
+                out.append(self.jobs.popleft())
+            return out
+
+    def close(self) -> None:
+        "No more requests will come."
+        with self.changed: self.closed = True; self.changed.notify()
+
+# %% ../../nbs/06a_model.ipynb #0015b
 class RequestBatcher:
     "Serves requests with `tagger`: short ones in batches, long ones in threads of their own."
     def __init__(self,
@@ -120,16 +188,11 @@ class RequestBatcher:
         queue: int = MAX_QUEUE_SIZE,    # short requests in the queue, and long ones of each kind
         wait: float = QUEUE_TIMEOUT_S,  # seconds that a short one waits at most
     ) -> None:
-        self.tagger, self.pb, self.queue, self.wait, self.types = (
-            tagger,
-            pb,
-            queue,
-            wait,
-            set(entity_labels(tagger.tags)),
-        )
-        self.waiting, self.changed, self.closed, self.lock = deque(), threading.Condition(), False, FairLock()
+        self.tagger, self.pb, self.queue, self.wait = tagger, pb, queue, wait
+        self.labels, self.respond = set(entity_labels(tagger.tags)), Responder(pb)
+        self.waiting, self.engine_lock, self.counting = ShortQueue(queue), FairLock(), threading.Lock()
         self.pools = {size: ThreadPoolExecutor(n) for size, n in LONG_THREADS.items()}
-        self.long = dict.fromkeys(LONG_THREADS, 0)                 # requests of each kind that wait or are in progress
+        self.long = dict.fromkeys(LONG_THREADS, 0)  # requests of each kind that wait or are in progress
         self.worker = threading.Thread(target=self._work, daemon=True); self.worker.start()
 
     def execute(self, requests: list[Any]) -> None:
@@ -139,86 +202,54 @@ class RequestBatcher:
             sender = r.get_response_sender()
             try:
                 texts = decode_texts(self.pb.get_input_tensor_by_name(r, "TEXT").as_numpy())
-                self._enqueue(
-                    PendingRequest(texts, *parse_parameters(r.parameters(), self.types), r, sender, time.monotonic())
-                )
-            except BertNerError as e: self._reject(sender, str(e), self.pb.TritonError.INVALID_ARG)
-            except Exception as e: self._fail(sender, e)
+                wanted = parse_parameters(r.parameters(), self.labels)
+                accepted = self._enqueue(PendingRequest(texts, *wanted, r, sender, time.monotonic()))
+                if not accepted: self.respond.overloaded(sender, f"{self.queue} requests are waiting")
+            except BertNerError as e: self.respond.invalid(sender, e)
+            except Exception as e: self.respond.failed(sender, e)
 
     def _enqueue(self, job):
-        kind = next(size for size in (SHORT_CHARS, *LONG_THREADS) if job.chars <= size)
-        with self.changed:
-            waiting = len(self.waiting) if kind == SHORT_CHARS else self.long[kind] - LONG_THREADS[kind]
-            if waiting < self.queue:
-                if kind == SHORT_CHARS: self.waiting.append(job); self.changed.notify()
-                else: self.long[kind] += 1; self.pools[kind].submit(self._answer_long, job, kind)
-        if waiting >= self.queue: self._reject_overload(job, f"{self.queue} requests are waiting")
-
-    def _reject(self, sender, why, code):
-        self._send(sender, self.pb.InferenceResponse([], self.pb.TritonError(why, code)))
-
-    def _reject_overload(self, job, why):
-        self._reject(job.sender, f"the server is overloaded: {why}", self.pb.TritonError.UNAVAILABLE)
-
-    def _fail(self, sender, error):
-        self._reject(sender, f"{type(error).__name__}: {error}".splitlines()[0], self.pb.TritonError.INTERNAL)
-
-    def _send(self, sender, response):
-        try: sender.send(response, flags=self.pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        except Exception as e: print(f"a response could not be sent: {type(e).__name__}: {e}", file=sys.stderr)  # into Triton's log
-
-    def _next(self):
-        "The jobs of the next batch."
-        with self.changed:
-            out, texts, chars = [], 0, 0
-            while self.waiting:
-                texts, chars = texts + len(self.waiting[0].texts), chars + self.waiting[0].chars
-                if out and (texts > MAX_TEXTS or chars > SHORT_CHARS): break
-                out.append(self.waiting.popleft())
-            return out
+        if job.chars <= SHORT_CHARS: return self.waiting.put(job)
+        kind = next(size for size in LONG_THREADS if job.chars <= size)
+        with self.counting:
+            if self.long[kind] - LONG_THREADS[kind] >= self.queue: return False
+            self.long[kind] += 1
+        self.pools[kind].submit(self._answer_long, job, kind)
+        return True
 
     def _work(self):
         "Tag the waiting requests, batch after batch, until the model is closed and none waits."
-        while True:
-            with self.changed:
-                self.changed.wait_for(lambda: self.waiting or self.closed)
-                if not self.waiting: return
-            with self.lock.hold(next=True): self._answer_batch(self._next())
+        while self.waiting.wait():
+            with self.engine_lock.hold(next=True): self._answer_batch(self.waiting.take())
 
     def _answer_batch(self, batch):
         late = [j for j in batch if time.monotonic() - j.since > self.wait]
-        for j in late: self._reject_overload(j, f"this request has waited for {self.wait:g} s")
+        for j in late: self.respond.overloaded(j.sender, f"this request has waited for {self.wait:g} s")
         batch = [j for j in batch if j not in late and not j.request.is_cancelled()]
         try: self._answer(batch, self.tagger)
         except Exception as e:
-            if len(batch) == 1: return self._fail(batch[0].sender, e)
-            for j in batch:                                        # only the request that caused it gets the error
+            if len(batch) == 1: return self.respond.failed(batch[0].sender, e)
+            for j in batch:                         # only the request that caused it gets the error
                 try: self._answer([j], self.tagger)
-                except Exception as e: self._fail(j.sender, e)
+                except Exception as e: self.respond.failed(j.sender, e)
 
     def _answer(self, batch, tagger):
         found = iter(tagger.tag_batch([t for j in batch for t in j.texts]) if batch else [])
-        rows = [
-            [[e.to_dict() for e in next(found) if e.score >= j.min_score and e.label in j.labels] for _ in j.texts]
-            for j in batch
-        ]
-        for j, entities in zip(batch, rows):
-            answer = np.array([[json.dumps(e, ensure_ascii=False).encode()] for e in entities], dtype=object)
-            self._send(j.sender, self.pb.InferenceResponse([self.pb.Tensor("ENTITIES", answer)]))
+        answers = [[next(found) for _ in j.texts] for j in batch]
+        for j, entities in zip(batch, answers): self.respond.entities(j, entities)
 
     def _answer_long(self, job, kind):
         tagger = self.tagger
-        engine = InterruptibleEngine(tagger.engine, self.lock, job.request.is_cancelled)
+        engine = InterruptibleEngine(tagger.engine, self.engine_lock, job.request.is_cancelled)
         try: self._answer([job], Tagger(engine, tagger.window_tokenizer, tagger.tags, tagger.max_batch_tokens))
         except RequestCancelled: pass
-        except Exception as e: self._fail(job.sender, e)
+        except Exception as e: self.respond.failed(job.sender, e)
         finally:
-            with self.changed: self.long[kind] -= 1
+            with self.counting: self.long[kind] -= 1
 
     def close(self) -> None:
         "Drain and stop."
-        with self.changed: self.closed = True; self.changed.notify()
-        self.worker.join()
+        self.waiting.close(); self.worker.join()
         for pool in self.pools.values(): pool.shutdown()
 
 # %% ../../nbs/06a_model.ipynb #0021

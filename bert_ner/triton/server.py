@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUPERVISOR_SCRIPT', 'RESTRICTED_APIS', 'ADMIN_HEADER', 'STARTUP_LOCK_ERROR', 'last_log_error', 'server_ready',
-           'infer_request', 'post_json', 'http_error', 'triton_command', 'TritonServer', 'serve', 'RemoteServer']
+           'infer_request', 'post_json', 'http_error', 'triton_command', 'ServerProcess', 'dead_python_processes',
+           'load_models', 'TritonServer', 'serve', 'RemoteServer']
 
 # %% ../../nbs/06d_server.ipynb #0003
 import http.client, json, os, re, secrets, signal, subprocess, time
@@ -128,9 +129,8 @@ def triton_command(
 # %% ../../nbs/06d_server.ipynb #0071
 STARTUP_LOCK_ERROR = "boost::interprocess::lock_exception"
 
-class TritonServer:
-    """A Triton server on loopback over the model repository `folder`, ready when the constructor returns; a context
-    manager."""
+class ServerProcess:
+    "The process of a Triton server on loopback: ready when the constructor returns; a context manager."
     def __init__(self,
         folder: str | Path | None = None,  # the model repository, ROOT/model_repository by default
         ports: Sequence[int] = (0, 0, 0),  # of HTTP, gRPC and metrics; 0: any free one
@@ -194,52 +194,6 @@ class TritonServer:
                 )
             time.sleep(.05)
 
-    def _dead(self):
-        "Ids of the models' Python processes that have died without Triton noticing."
-        out = set()
-        for p in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                number, name, state, _, group = re.match(
-                    r"(\d+) \((.*)\) (\w) (\d+) (\d+)", p.read_text(errors="replace"), re.S
-                ).groups()
-            except OSError: continue                                            # it has ended in the meantime
-            if int(group) == self.process.pid and state == "Z" and name.startswith("triton_python"):
-                out.add(int(number))
-        return out
-
-    def _load(self, back=False):
-        """Load the models and send a test request; on the way `back` the encoder has both versions already."""
-        # the encoder is loaded before the version that calls it
-        for name in ["bert_ner"] if back else self.models[::-1]:
-            if fault := http_error(
-                *post_json(
-                    self.urls["http"], f"/v2/repository/models/{name}/load", {}, {ADMIN_HEADER: self.key}, 120
-                )
-            ):
-                raise BertNerError(f"{name} was not loaded: {fault}")
-        if fault := http_error(
-            *post_json(self.urls["http"], "/v2/models/bert_ner/infer", infer_request(["Is anybody there?"]), {}, 60)
-        ):
-            raise BertNerError(f"bert_ner does not respond: {fault}")
-
-    def reconcile(self) -> str:  # what was done, in a sentence; "" if nothing
-        """Reconcile the server with its repository: restart it if a Python process has died, serve a new version,
-        or set it aside if it fails."""
-        before, self.suspects = self.suspects, self._dead()
-        # a process that is just being stopped is seen only once
-        if before & self.suspects:
-            self.stop(kill=True); self._up()
-            return "a Python process of the server had died: the server was restarted"
-        newest = max(list_versions(self.folder), default=self.version)
-        if newest == self.version: return ""
-        try: self._load(back=newest < self.version)
-        except BertNerError as e:
-            if newest < self.version: raise
-            rollback(self.folder); self._load(back=True)
-            return f"version {newest} was set aside, version {self.version} is still served: {e}"
-        self.version = newest
-        return f"version {newest} is served"
-
     def said(self) -> str:
         "The server's log since its start."
         with open(self.log, "rb") as log: log.seek(self.log_start); return log.read().decode("utf-8", "replace")
@@ -263,6 +217,57 @@ class TritonServer:
 
     def __enter__(self) -> Self: return self
     def __exit__(self, *_: object) -> None: self.stop()
+
+# %% ../../nbs/06d_server.ipynb #0071d
+def dead_python_processes(
+    group: int,  # process group of a Triton server
+) -> set[int]:   # process ids
+    "The models' Python processes that have died without Triton noticing."
+    out = set()
+    for p in Path("/proc").glob("[0-9]*/stat"):
+        try: stat = p.read_text(errors="replace")
+        except OSError: continue            # it has ended in the meantime
+        pid, name, state, _, its_group = re.match(r"(\d+) \((.*)\) (\w) (\d+) (\d+)", stat, re.S).groups()
+        if int(its_group) == group and state == "Z" and name.startswith("triton_python"): out.add(int(pid))
+    return out
+
+def load_models(
+    url: str,           # host:port of HTTP
+    models: list[str],  # in the order in which they are loaded
+    key: str,           # of the server
+) -> None:
+    "Load the newest versions of `models`, and send a test request. Raises `BertNerError` if one fails."
+    for name in models:
+        answer = post_json(url, f"/v2/repository/models/{name}/load", {}, {ADMIN_HEADER: key}, 120)
+        if fault := http_error(*answer): raise BertNerError(f"{name} was not loaded: {fault}")
+    answer = post_json(url, "/v2/models/bert_ner/infer", infer_request(["Is anybody there?"]), {}, 60)
+    if fault := http_error(*answer): raise BertNerError(f"bert_ner does not respond: {fault}")
+
+# %% ../../nbs/06d_server.ipynb #0071t
+class TritonServer(ServerProcess):
+    """A Triton server on loopback over the model repository `folder`, ready when the constructor returns; a context
+    manager. See `ServerProcess` for its parameters."""
+    def _load(self, back=False):
+        "Load the newest version: the encoder first, since bert_ner calls it; on the way `back` it has both versions."
+        load_models(self.urls["http"], ["bert_ner"] if back else self.models[::-1], self.key)
+
+    def reconcile(self) -> str:  # what was done, in a sentence; "" if nothing
+        """Reconcile the server with its repository: restart it if a Python process has died, serve a new version,
+        or set it aside if it fails."""
+        before, self.suspects = self.suspects, dead_python_processes(self.process.pid)
+        # a process that is just being stopped is seen only once
+        if before & self.suspects:
+            self.stop(kill=True); self._up()
+            return "a Python process of the server had died: the server was restarted"
+        newest = max(list_versions(self.folder), default=self.version)
+        if newest == self.version: return ""
+        try: self._load(back=newest < self.version)
+        except BertNerError as e:
+            if newest < self.version: raise
+            rollback(self.folder); self._load(back=True)
+            return f"version {newest} was set aside, version {self.version} is still served: {e}"
+        self.version = newest
+        return f"version {newest} is served"
 
 # %% ../../nbs/06d_server.ipynb #0073
 def serve(
