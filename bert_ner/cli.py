@@ -888,7 +888,7 @@ Backend = Annotated[
     typer.Option(
         parser=one_of("embedded", "onnx", "tensorrt"),
         metavar="NAME",
-        help="embedded runs without Docker; onnx and tensorrt run in NVIDIA's container.",
+        help="Backend: embedded runs without Docker; onnx and tensorrt run in NVIDIA's container.",
     ),
 ]
 

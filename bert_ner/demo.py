@@ -513,9 +513,9 @@ def serve_page(
     notebook = ROOT/"nbs"/"07a_page.ipynb"
     if not notebook.is_file():
         raise BertNerError(
-            f"the page is a notebook of the project, and {ROOT} is not the project: run this inside  "
+            f"the page is a notebook of the project, and {ROOT} is not the project: run this inside "
             "it, "
-            "set BERT_NER_ROOT to its folder, or show the same widget in your own notebook:  "
+            "set BERT_NER_ROOT to its folder, or show the same widget in your own notebook: "
             "`from bert_ner.demo import demo; demo()`"
         )
     page_model()

@@ -100,7 +100,7 @@ def thresholds_text(
         f"Gates: ONNX fp32 finds PyTorch's entities in {onnx['exact_match']:.2%} of {onnx['sentences']:,} "
         "validation sentences; int8 changes micro F1 by "
         f"{int8['check']['value']:+.4f} there ({made['bytes']['model.int8.onnx'] / 1e6:.0f} MB against "
-        f"{made['bytes']['model.onnx'] / 1e6:.0f}); the Triton server tags  "
+        f"{made['bytes']['model.onnx'] / 1e6:.0f}); the Triton server tags "
         f"{served['identical']['grpc']:,} of {n:,} test sentences exactly as the local model over gRPC, "
         f"{served['identical']['http']:,} over HTTP. On running text instead of the corpus's words "
         f"test micro F1 of the best model is {kept:.4f} (over words {bert['test']['micro']['f1']:.4f})"

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['KEPT_TYPES', 'MAX_OUTPUT_BYTES', 'SKIPPED', 'source_hash', 'wants_output', 'keep_output', 'execute_notebook',
-           'write_notebook_outputs', 'write_outputs', 'stale_outputs']
+           'write_notebook_outputs', 'write_outputs', 'stale_outputs', 'committed']
 
 # %% ../nbs/10a_outputs.ipynb #0003
 import hashlib, json, re
+from importlib.util import find_spec
 from pathlib import Path
 from .core import *
 
@@ -118,3 +119,12 @@ def stale_outputs(
             elif made != source_hash("".join(cell["source"])):
                 stale.append(f"{place}: was edited since its output was stored")
     return stale
+
+# %% ../nbs/10a_outputs.ipynb #0016c
+def committed(
+    path: str,  # e.g. "metrics/gmb/bert.json"
+) -> Path:      # absolute
+    "The file `path` of the repository that this library is in. Raises `BertNerError` if it is missing."
+    file = Path(find_spec("bert_ner").origin).parents[1]/path
+    if not file.is_file(): raise BertNerError(f"{file} is missing: it is in the project's git repository")
+    return file

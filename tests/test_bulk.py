@@ -310,7 +310,7 @@ def test_a_run_that_lost_rows_does_not_finish(many, mini_tagger_folder, tmp_path
     part.write_text("".join(lines[:-1]) + " " * (len(lines[-1]) - 1) + " ")
     manifest = read_json(out/"_manifest.json")
     manifest["done"] = None; (out/"_manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BertNerError, match="part-00000-000001.jsonl has not the rows"):
+    with pytest.raises(BertNerError, match="part-00000-000001.jsonl does not hold the rows"):
         annotate(many, out, model=mini_tagger_folder, rows_per_shard=400, progress=False)
 
 

@@ -122,7 +122,7 @@ def test_an_unquoted_glob_replaces_nothing(work, names):
     for n in names: (work/f"{n}.jsonl").write_text(LINE)
     before = tree(work)
     status, out, error = shell("annotate", *(work/f"{n}.jsonl" for n in names))
-    assert (status, out, tree(work)) == (1, "", before) and f"{names[-1]}.jsonl is there" in error
+    assert (status, out, tree(work)) == (1, "", before) and f"{names[-1]}.jsonl exists" in error
     one_sentence(error)
     status, out, error = shell("annotate", *(work/f"{n}.jsonl" for n in names), work/"all.jsonl")
     assert (status, error, len(lines(work/"all.jsonl"))) == (0, "", len(names))
@@ -174,7 +174,7 @@ def test_a_file_that_comes_while_a_run_tags_stays(work, tag, monkeypatch):
     finish = manifest.verify_shards
     def meanwhile(*args): (work/"x.jsonl").write_text("keep"); return finish(*args)
     setattr_everywhere(monkeypatch, "verify_shards", meanwhile)
-    with pytest.raises(BertNerError, match="meanwhile"): tag("in.txt", "x.jsonl")
+    with pytest.raises(BertNerError, match="in the meantime"): tag("in.txt", "x.jsonl")
     assert (work/"x.jsonl").read_text() == "keep"
     (work/"x.jsonl").unlink(); monkeypatch.undo(); os.chdir(work)
     assert tag("in.txt", "x.jsonl")["rows"] == 1
@@ -293,7 +293,7 @@ def test_a_target_may_end_as_a_folder_of_parts_with_a_slash(work, tag):
 def test_an_input_does_not_contain_its_own_output(work, tag, source, target):
     (work/"in/sub").mkdir(parents=True); (work/"in/a.jsonl").write_text(LINE); (work/"link").symlink_to("in")
     before = tree(work)
-    with pytest.raises(BertNerError, match="would be read as input|is there and is no run"): tag(source, target)
+    with pytest.raises(BertNerError, match="would be read as input|exists and is not a run"): tag(source, target)
     assert tree(work) == before
 
 
@@ -424,7 +424,7 @@ def test_partitions_are_columns(work, tag):
     for source in ("in", "in/year=*/*/*"):
         tag(source, "out.parquet", overwrite=True)
         assert pq.read_table("out.parquet")["year"].to_pylist() == ["2023", "2024", None]
-    with pytest.raises(BertNerError, match="column 'year' already"): tag("in", "new", output_column="year")
+    with pytest.raises(BertNerError, match="the column 'year' exists already"): tag("in", "new", output_column="year")
     os.rename(work/"in/year=2023", work/"in/year=2022")
     with pytest.raises(BertNerError, match="another input"): tag("in", "out.parquet")
 
@@ -518,9 +518,9 @@ def test_tsv_has_no_quotes_unless_asked(work, tag):
     )
 
 
-@pytest.mark.parametrize("data, said", [(b'id,"text\n1,Paris\n', "its header is not CSV"), (b"id,text,\xff\n1,Paris,x\n", "its header is not valid UTF-8"), (b"id,text,id\n1,Paris,2\n", "two columns are called 'id'"),
+@pytest.mark.parametrize("data, said", [(b'id,"text\n1,Paris\n', "its header is not CSV"), (b"id,text,\xff\n1,Paris,x\n", "its header is not valid UTF-8"), (b"id,text,id\n1,Paris,2\n", "two columns are named 'id'"),
     (b"id;text\n1;Paris\n", "no column 'text': there are id;text"), (b"id, text\n1,Paris\n", "there is ' text'"), (b"id,Text\n1,Paris\n", "there is 'Text'"), (b"\n1,Paris\n", "no column 'text'"),
-    (b"text,Entities \nParis,1\n", "a column 'Entities ' already"), (b"text\rParis\r", "carriage return")])
+    (b"text,Entities \nParis,1\n", "the column 'Entities ' exists already"), (b"text\rParis\r", "carriage return")])
 def test_a_header_that_will_not_do_is_one_sentence(work, tag, data, said):
     with pytest.raises(BertNerError, match=said): iter_csv(work, tag, data)
     assert sorted(p.name for p in work.iterdir()) == ["a.csv", "in.txt"]

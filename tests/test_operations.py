@@ -86,7 +86,7 @@ def test_versions_come_and_go_under_load(mini_tagger_folder, tmp_path, backend):
         (folder/"bert_ner"/"2"/"tagger.json").write_text("{}")
         said = server.reconcile()
         assert re.fullmatch(
-            "version 2 was set aside, version 1 goes on: bert_ner was not loaded: .*tagger.json is "
+            "version 2 was set aside, version 1 is still served: bert_ner was not loaded: .*tagger.json is "
             "not the file that was prepared.*",
             said,
         ) and list_versions(folder) == [1]
@@ -99,7 +99,7 @@ def test_versions_come_and_go_under_load(mini_tagger_folder, tmp_path, backend):
         )
         before, tally[1][:] = tally[0], []
         assert (
-            server.reconcile().startswith("version 2 was set aside, version 1 goes on: bert_ner does not answer")
+            server.reconcile().startswith("version 2 was set aside, version 1 is still served: bert_ner does not answer")
             and server.reconcile() == ""
         )
         # until what was asked by then has been answered

@@ -59,10 +59,10 @@ def test_all_cells_quoted_by_hand_or_by_a_program(read):
     ('1,",",O\n', "row 2: 3 columns where the header has 4: a quote"), ("1,a\u2028b,,O\n", "row 2: the word .* line break"), ("1,a\x85b,,O\n", "row 2: .* line break"),
     ("1,a\0b,,O\n", "row 2: .* control character"), ("1,a\tb,,O\n", "row 2: .* control character"), ("1," + "x" * 10_001 + ",,O\n", "row 2: a word of 10,001 characters"),
     ("1,,,O\n", "row 2: empty word"), ("1, ,,O\n", "row 2: empty word"), ('1,"",,O\n', "row 2: empty word"), ("1,ok,,\n", "row 2: no tag"), ("1,ok,, \n", "row 2: no tag"),
-    ("1,ok,,o\n", "row 2: 'o' is no tag"), ("1,ok,,b-geo\n", "row 2: 'b-geo' is no tag"), ("1,ok,,0\n", "row 2: '0' is no tag"), ("1,ok,O\n", "row 2: 3 columns"), ("1,ok,,O,x\n", "row 2: 5 columns"),
+    ("1,ok,,o\n", "row 2: 'o' is not a tag"), ("1,ok,,b-geo\n", "row 2: 'b-geo' is not a tag"), ("1,ok,,0\n", "row 2: '0' is not a tag"), ("1,ok,O\n", "row 2: 3 columns"), ("1,ok,,O,x\n", "row 2: 5 columns"),
     (",ok,,O\n", "row 2: the first row names no sentence"), ("1,a,,O\n2,b,,O\n1,c,,O\n", "row 4: '1' is the name of the sentence in row 2"), ("1,a,,O\n,b,,O\n1,c,,O\n", "row 4: '1' is the name"),
-    ("1,a,,O\n\n,b,,O\n", "row 3: a blank row within a sentence"), ("1,a,,O\n,,,\n1,b,,O\n", "row 3: a blank row within"), ("1,a,,B-Geo\n2,b,,B-geo\n", "row 3: the type 'geo' is written 'Geo' in row 2"),
-    ("1,a,,O\nSentence #,Word,POS,Tag\n", "row 3: 'Tag' is no tag"), ("", "no rows after the header"), ("\n\n", "no rows after the header")])
+    ("1,a,,O\n\n,b,,O\n", "row 3: a blank row within a sentence"), ("1,a,,O\n,,,\n1,b,,O\n", "row 3: a blank row within"), ("1,a,,B-Geo\n2,b,,B-geo\n", "row 3: the label 'geo' is written 'Geo' in row 2"),
+    ("1,a,,O\nSentence #,Word,POS,Tag\n", "row 3: 'Tag' is not a tag"), ("", "no rows after the header"), ("\n\n", "no rows after the header")])
 def test_a_fault_of_a_csv_has_its_row(read, tmp_path, rows, message):
     with pytest.raises(BertNerError, match=message) as e: read(HEAD + rows)
     assert str(tmp_path/"a.csv") in str(e.value) and "\n" not in str(e.value)
@@ -122,11 +122,11 @@ def test_words_that_are_white_space_or_numbers(read):
 
 
 @pytest.mark.parametrize("text, message", [("Hi O\nRome\n", "row 2: 'Rome' stands alone"), ("Hi O\nNew York B-geo\n", "row 2: 3 columns where most rows have 2"), ("Hi\tO\nVitamin B-12\n", "row 2: 'Vitamin B-12' stands alone"),
-    ("Hi NN x O\nRome\tNN\tO\t\n", "row 2: 3 columns where most rows have 4"), ("Hi O\n# text = a O\n", "row 2: 5 columns"), ("Hi O\nRome B-\n", "row 2: 'B-' is no tag"), ("Hi\tO\n\tO\n", "row 2: empty word"),
-    ("Hi O\nRo\0me O\n", "row 2: .* control character"), ("1\tHi" + "\t_" * 8 + "\n2\tRome" + "\t_" * 8 + "\n", "row 1: '_' is no tag: a CoNLL-U file has its tags in the last column, or there as NER="),
-    ("1-2\tHiRome" + "\t_" * 7 + "\tB-geo\n1\tHi" + "\t_" * 7 + "\tO\n2\tRome" + "\t_" * 7 + "\tO\n", "row 1: tag 'B-geo' on 'HiRome', which is no word of its own"),
+    ("Hi NN x O\nRome\tNN\tO\t\n", "row 2: 3 columns where most rows have 4"), ("Hi O\n# text = a O\n", "row 2: 5 columns"), ("Hi O\nRome B-\n", "row 2: 'B-' is not a tag"), ("Hi\tO\n\tO\n", "row 2: empty word"),
+    ("Hi O\nRo\0me O\n", "row 2: .* control character"), ("1\tHi" + "\t_" * 8 + "\n2\tRome" + "\t_" * 8 + "\n", "row 1: '_' is not a tag: a CoNLL-U file has its tags in the last column, there as NER="),
+    ("1-2\tHiRome" + "\t_" * 7 + "\tB-geo\n1\tHi" + "\t_" * 7 + "\tO\n2\tRome" + "\t_" * 7 + "\tO\n", "row 1: tag 'B-geo' on 'HiRome', which is not a word of its own"),
     ("1\tHi\t_\tO\n2\tHo\t_\tO\n1\tHi\t_\tO\n", "row 3: word number 1 follows 2: a sentence is numbered from 1, with a blank line before it"), ("1\tHi" + "\t_" * 7 + "\tO\n3\tHo" + "\t_" * 7 + "\tO\n", "row 2: word number 3 follows 1"),
-    ("1\tHi\t_\tO\n2\tHo\t_\tO\n\n3\tHi\t_\tO\n", "row 4: word number 3 opens a sentence"), ("\0\0", "row 1: .*x00.* stands alone"), ("# a\n# b\n", "no rows"), ("", "no rows"), ("\ufeff", "no rows"), ("-DOCSTART- -X- O O\n", "no rows"), ("Hi B-x\nHo B-X\n", "row 2: the type 'X' is written 'x' in row 1"), ("Hi I-x\n", "row 1: .*scheme=iob1")])
+    ("1\tHi\t_\tO\n2\tHo\t_\tO\n\n3\tHi\t_\tO\n", "row 4: word number 3 opens a sentence"), ("\0\0", "row 1: .*x00.* stands alone"), ("# a\n# b\n", "no rows"), ("", "no rows"), ("\ufeff", "no rows"), ("-DOCSTART- -X- O O\n", "no rows"), ("Hi B-x\nHo B-X\n", "row 2: the label 'X' is written 'x' in row 1"), ("Hi I-x\n", "row 1: .*scheme=iob1")])
 def test_a_fault_of_conll_has_its_row(read, tmp_path, text, message):
     with pytest.raises(BertNerError, match=message) as e: read(text, "a.conll")
     assert str(tmp_path/"a.conll") in str(e.value) and "\n" not in str(e.value)

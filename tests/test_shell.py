@@ -194,7 +194,7 @@ def test_files_that_are_none(infer, tmp_path):
             and str(path) in said.err
         )
     said = infer("--file", "")
-    assert said.status == 2 and "empty name" in last_line(said)
+    assert said.status == 2 and "needs the name of a file" in last_line(said)
 
 
 def test_nothing_found_is_said(infer):
@@ -295,7 +295,7 @@ def test_nobody_answers(call):
             1,
             "",
             1,
-        ) and "no Triton server answers at 127.0.0.1:9" in said.err
+        ) and "no Triton server responds at 127.0.0.1:9" in said.err
 
 
 @pytest.mark.parametrize("port", ["0", "70000", "-1", "x", "1.5", ""])

@@ -81,7 +81,7 @@ def test_a_stage_runs_its_marked_cells_and_no_test():
         for c in stage_cells(json.loads(NOTEBOOKS["bert"].read_text())["cells"])
         if c["cell_type"] == "markdown"
     )
-    assert "# bert" in text and "## What goes wrong" in text and "### Edge: no such model" not in text
+    assert "# bert" in text and "## Error analysis" in text and "### Edge: no such model" not in text
 
 
 # --- parameters

@@ -71,7 +71,7 @@ def test_an_open_file_is_its_lines(tagger, tmp_path):
 @pytest.mark.parametrize("given, message", [
     ("Paris", "one string was given"), (b"Paris", "one string was given"), (np.str_("Paris"), "one string was given"), (5, "int is not a collection"), (None, "NoneType is not a collection"), (["Paris", None], "text 1 is NoneType"),
     (["Paris", 5], "text 1 is int"), ([b"Paris"], "text 0 is bytes, not a string: decode it first"), ([["Paris"]], "text 0 is list"), (["in", "\ud83d Paris"], "text 1 has half a character .* at 0"), (pd.Series(["a", np.nan]), "text 1 is float"),
-    (["x" * 999 + "\udfff"], "at 999"), (pd.DataFrame(dict(text=["Paris"])), "DataFrame has 2 dimensions, .*: give one column"), (np.array([["in", "Paris"]]), "ndarray has 2 dimensions"), (np.array("Paris"), "ndarray has 0 dimensions")])
+    (["x" * 999 + "\udfff"], "at 999"), (pd.DataFrame(dict(text=["Paris"])), "DataFrame has 2 dimensions, .*: pass a single column"), (np.array([["in", "Paris"]]), "ndarray has 2 dimensions"), (np.array("Paris"), "ndarray has 0 dimensions")])
 def test_what_is_no_collection_of_texts_is_one_sentence(tagger, given, message):
     with pytest.raises(BertNerError, match=message) as e: tagger.tag_batch(given)
     assert "\n" not in str(e.value)

@@ -155,7 +155,7 @@ def test_a_stamp_that_differs(gpu, onnx, stamped, field, said):
     ):
         load_engine("tensorrt", onnx)
     write_json(stamped/"engine.json", {k: v for k, v in stamp.items() if k != field})
-    with pytest.raises(BertNerError, match="None if here is"): load_engine("tensorrt", onnx)
+    with pytest.raises(BertNerError, match="None where here is"): load_engine("tensorrt", onnx)
 
 
 def test_fields_of_the_stamp_are_all_tried():

@@ -51,7 +51,7 @@ done = {42: fine_tune(ds, runs/"seed-42", checkpoint, True, tracker=tracked[42],
         43: fine_tune_distributed(2, ds, runs/"seed-43", checkpoint, True, tracker=tracked[43], seed=43, **args)}
 best = 43
 of = lambda x: dict(precision=x, recall=x + .01, f1=x + .02, support=int(1000 * x))
-runs_ = {s: {part: dict(micro=of(x), macro=of(x + .03), types={k: of(x + .05 * i) for i, k in enumerate(GMB_LABELS, 2)}) for part, x in dict(validation=s / 100, test=s / 200).items()} for s in seeds}
+runs_ = {s: {part: dict(micro=of(x), macro=of(x + .03), labels={k: of(x + .05 * i) for i, k in enumerate(GMB_LABELS, 2)}) for part, x in dict(validation=s / 100, test=s / 200).items()} for s in seeds}
 kept = dict(raw_text=dict(micro_f1=.25), expected_calibration_error=.125)
 shutil.copytree(runs/"seed-43", artifact_path("models", "bert", corpus))
 artifact_path("plots", "bert", corpus).mkdir(parents=True); (artifact_path("plots", "bert", corpus)/"f1.csv").write_text("step,eval_f1\\n1,0.5\\n")

@@ -186,7 +186,7 @@ def start_or_resume(
     old, (fs, path), new = existing_run(folder, target), resolve_fs(folder), not path_exists(folder)
     changed = [k for k, v in run.items() if old["run"].get(k) != v] if old and not overwrite else []
     if changed:
-        raise BertNerError(f"{printable(folder)} was started with another {' and another '.join(changed)}:  "
+        raise BertNerError(f"{printable(folder)} was started with another {' and another '.join(changed)}: "
             "run it with the same, or start over with --overwrite")
     if old and target and path_exists(target):
         (to, name), wrote = resolve_fs(target), old.get("file") or _unrecorded(folder, old, single_file_format(target))
@@ -250,7 +250,7 @@ def verify_shards(
     if wrong:
         raise BertNerError(
             f"{printable(folder)}: part-{wrong[0]}.{run['format']} does not hold the rows that were "
-            "written:  "
+            "written: "
             "remove the file and run the same command again"
         )
     write_atomic(f"{folder}/{REJECTED}", rejected.getvalue().encode("utf-8", "backslashreplace"))
@@ -286,7 +286,7 @@ def merge_shards(
 
     Raises `BertNerError` if columns of the same name have different types."""
     if target and path_exists(target):
-        raise BertNerError(f"{printable(target)} was written by something else in the meantime:  "
+        raise BertNerError(f"{printable(target)} was written by something else in the meantime: "
             "move it away, and run the same command again")
     shards = [
         f"{folder}/part-{name}.{format}" for name, r in sorted(completed_shards(folder, format).items()) if r["bytes"]

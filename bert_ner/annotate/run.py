@@ -67,7 +67,7 @@ class Annotator:
             fs, path = resolve_fs(address)
             if not path_exists(address): write_atomic(address, data)
             elif not fs.isfile(path) or fs.size(path) != len(data) or fs.cat_file(path) != data:
-                raise BertNerError(f"{printable(address)} exists and does not belong to this run:  "
+                raise BertNerError(f"{printable(address)} exists and does not belong to this run: "
                     "move it away, and run the same command again")
         about = dict(first=shard.first, rows=len(shard), rejected=shard.rejected, last=shard.last, read=shard.read)
         record = dict(name=shard.name, **about, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -270,7 +270,7 @@ def _target(target):       # as a string. Raises `BertNerError` if it is empty, 
     name = split_chained_url(target)[1].rsplit("/", 1)[-1]
     ending = re.fullmatch(r".+\.([A-Za-z][A-Za-z0-9]{0,9})", name.strip(), re.S)
     if single_file_format(target) or not ending or manifest(strip_slash(target)): return target
-    raise BertNerError(f"{printable(target)} would be .{ending[1]}, an unsupported format:  "
+    raise BertNerError(f"{printable(target)} would be .{ending[1]}, an unsupported format: "
         "use .parquet, .jsonl or .jsonl.gz, or end it with a slash for a folder")
 
 def _real(fs, path):       # without `..` and links
@@ -282,7 +282,7 @@ def _check_apart(source, files, target, folder):   # the output must not be part
     places = (real, f"{real}/part-00000-000000.parquet", f"{real}/part-00000-000000.jsonl")
     def refuse(what):
         raise BertNerError(
-            f"{printable(target)} is inside {printable(what)}: the output would be read as input, so  "
+            f"{printable(target)} is inside {printable(what)}: the output would be read as input, so "
             "choose a place outside"
         )
     for s in normalize_sources(source):
@@ -310,7 +310,7 @@ def _check(config, single, target):
     if not config.output_column.strip(): raise BertNerError("the new column needs a name")
     if fold_name(config.output_column) in (fold_name(config.text_column), EXTRA_COLUMN):
         raise BertNerError(
-            f"the new column cannot be named '{config.output_column}':  "
+            f"the new column cannot be named '{config.output_column}': "
             + (
                 f"{EXTRA_COLUMN} is for what does not fit a column of JSONL"
                 if fold_name(config.output_column) == EXTRA_COLUMN

@@ -54,7 +54,7 @@ def serve_docker(
     except FileNotFoundError: there = False
     if not there:
         raise BertNerError(
-            "Docker with its compose plugin is not installed here: serve without --docker, or copy  "
+            "Docker with its compose plugin is not installed here: serve without --docker, or copy "
             f"this folder to where it is and run: {line}"
         )
     print(
