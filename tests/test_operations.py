@@ -86,8 +86,8 @@ def test_versions_come_and_go_under_load(mini_tagger_folder, tmp_path, backend):
         (folder/"bert_ner"/"2"/"tagger.json").write_text("{}")
         said = server.reconcile()
         assert re.fullmatch(
-            "version 2 was set aside, version 1 is still served: bert_ner was not loaded: .*tagger.json is "
-            "not the file that was prepared.*",
+            "version 2 was set aside, version 1 is still served: bert_ner was not loaded: .*tagger.json has "
+            "changed since it was prepared.*",
             said,
         ) and list_versions(folder) == [1]
         build_repository(folder, backend, model=mini_tagger_folder)
@@ -178,7 +178,7 @@ def test_a_killed_server_is_noticed(repository, tmp_path):
     assert (
         len(faults) == 2
         and all(s - began < 10 for s in seconds)
-        and all(re.match("no Triton server answers at 127.0.0.1", f) for f in faults)
+        and all(re.match("no Triton server responds at 127.0.0.1", f) for f in faults)
     ), faults
 
 

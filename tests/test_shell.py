@@ -151,7 +151,7 @@ TEXTS = {
     "a NUL": (b"Paris" + b" in Paris" * 40 + b"\0", "", "NUL"),
     "gzip": (b"\x1f\x8b\x08\0\0\0\0\0", "", "is not UTF-8"),
     "no such encoding": (b"Paris", "utf-88", "there is no encoding 'utf-88'"),
-    "no encoding of text": (b"Paris", "base64", "base64 is not an encoding of text"),
+    "no encoding of text": (b"Paris", "base64", "base64 is not a text encoding"),
     "another encoding": (b"Paris\xff", "ascii", "is not ASCII"),
 }
 
