@@ -738,7 +738,7 @@ def infer(
         typer.Option(
             parser=one_of("auto", *ENGINE_NAMES),
             metavar="NAME",
-            help=f"The engine:   {', '.join(ENGINE_NAMES[:-1])} or {ENGINE_NAMES[-1]}; auto is the fastest one in the model's folder.",
+            help=f"The engine: {', '.join(ENGINE_NAMES[:-1])} or {ENGINE_NAMES[-1]}; auto is the model's fastest.",
         ),
     ] = "auto",
     url: Annotated[
@@ -788,7 +788,7 @@ def annotate_command(
         str,
         typer.Argument(
             metavar="TARGET",
-            help="The last argument: a folder to write, or a single file if it ends in .parquet, .jsonl or .jsonl.gz. Existing files are never replaced.",
+            help="The last argument: a folder, or a file that ends in .parquet, .jsonl or .jsonl.gz. Nothing is replaced.",
         ),
     ],
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
@@ -800,7 +800,7 @@ def annotate_command(
     engine: Annotated[
         str,
         typer.Option(
-            help="The engine:   onnx, onnx-int8, openvino, openvino-int8, torch or tensorrt; auto is the fastest one in the model's folder."
+            help="The engine: onnx, onnx-int8, openvino, openvino-int8, torch or tensorrt; auto is the model's fastest."
         ),
     ] = "auto",
     rows_per_shard: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 5_000,

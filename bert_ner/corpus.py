@@ -257,7 +257,9 @@ def iter_csv(
         if not "".join(row).strip(): blank = blank or n; continue
         while len(row) > len(header) and not row[-1].strip(): row.pop()
         if len(row) != len(header):
-            quoted = ': a quote that is a word is written """", and a word has no line break' if '"' in line and delimiter != "\t" else ""
+            quoted = ""
+            if '"' in line and delimiter != "\t":
+                quoted = ': a quote that is a word is written """", and a word has no line break'
             raise BertNerError(f"row {n}: {len(row)} columns where the header has {len(header)}{quoted}")
         name = row[s].strip()
         opens = bool(name) and (name != current or unnamed)

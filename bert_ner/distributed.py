@@ -121,7 +121,10 @@ def run_distributed(
             "use one process per GPU"
         )
     log.parent.mkdir(parents=True, exist_ok=True)
-    launcher = "import sys; from bert_ner.distributed import _launch_workers; _launch_workers(sys.argv[1], *map(int, sys.argv[2:]))"
+    launcher = (
+        "import sys; from bert_ner.distributed import _launch_workers; "
+        "_launch_workers(sys.argv[1], *map(int, sys.argv[2:]))"
+    )
     with tempfile.TemporaryDirectory(prefix="bert-ner-") as job:
         (Path(job)/"job.pickle").write_bytes(pickle.dumps((function, args, options)))
         command = [sys.executable, "-c", launcher, job, str(nproc_per_node), str(os.getpid())]
