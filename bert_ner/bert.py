@@ -6,7 +6,7 @@
 __all__ = ['resolve_checkpoint', 'encoder_name', 'load_model_and_tokenizer', 'make_window_tokenizer', 'tokenize_and_align_labels',
            'oversample_rare', 'make_compute_metrics', 'epoch_length_sampler', 'rdrop_loss', 'apply_layerwise_lr_decay',
            'make_trainer', 'ByteDropout', 'replace_dropout', 'disable_malloc_trim', 'find_resumable_checkpoint',
-           'bake_in_temperature', 'fine_tune', 'fine_tune_distributed']
+           'bake_in_temperature', 'training_data', 'save_fine_tuned', 'fine_tune', 'fine_tune_distributed']
 
 # %% ../nbs/03_bert.ipynb #0003
 import ctypes, re, shutil, time
@@ -317,6 +317,36 @@ def bake_in_temperature(
         for p in model.classifier.parameters(): p /= t
     return t
 
+# %% ../nbs/03_bert.ipynb #0037d
+def training_data(
+    ds,                                 # DatasetDict from `load_splits`
+    window_tokenizer: WindowTokenizer,  # words to windows
+    max_train_samples: int,             # training sentences; 0: all
+    rare_oversampling: int,             # see `oversample_rare`
+):                                      # (training, validation): from `tokenize_and_align_labels`
+    "What the model is trained on, and what it is chosen on."
+    n = min(max_train_samples or len(ds["train"]), len(ds["train"]))
+    chosen = oversample_rare(ds["train"].select(range(n)), rare_oversampling)
+    return [
+        tokenize_and_align_labels(window_tokenizer, list(split["words"]), list(split["tags"]))
+        for split in (chosen, ds["validation"])
+    ]
+
+def save_fine_tuned(
+    folder: Path,                       # to write, atomically
+    model,                              # a transformers model
+    window_tokenizer: WindowTokenizer,  # words to windows
+    tags: list[str],                    # the tag set
+    done: dict,                         # record of the training, for `completed_run`
+) -> None:
+    "Write weights, tokenizer, tags and the record of a training."
+    with atomic_path(folder, "tagger.json") as tmp:
+        model.save_pretrained(tmp)
+        save_tokenizer_config(
+            tmp, window_tokenizer.tokenizer, tags, window_tokenizer.case_feature, window_tokenizer.max_length
+        )
+        write_json(tmp/"training.json", done)
+
 # %% ../nbs/03_bert.ipynb #0038
 def fine_tune(
     ds,                              # DatasetDict from `load_splits`
@@ -355,43 +385,23 @@ def fine_tune(
     args["per_device_train_batch_size"] = per_process_batch_size(batch, world.num_processes)
     seed_everything(args["seed"])
     if not torch.cuda.is_available(): disable_malloc_trim()
-    folder, tags, peak, clock = (
-        Path(folder),
-        ds["train"].features["tags"].feature.names,
-        measure_peak_flops(supports_bf16()) * world.num_processes,
-        make_step_timer(),
-    )
+    folder, tags = Path(folder), ds["train"].features["tags"].feature.names
+    peak, clock = measure_peak_flops(supports_bf16()) * world.num_processes, make_step_timer()
     checkpoints = folder.with_name(f"{folder.name}.checkpoints")
     with world.main_process_first(): start = find_resumable_checkpoint(checkpoints, run)
     model, tokenizer = load_model_and_tokenizer(model_name_or_path, tags, dropout)
     if not torch.cuda.is_available(): replace_dropout(model)
     # evaluate at least at the end
     evals_per_epoch = max(evals_per_epoch, int(np.ceil(1 / args.get("num_train_epochs", 3))))
-    reads = model.config.max_position_embeddings
-    if max_length > reads:
-        raise BertNerError(f"bert.max_length is {max_length}: '{model_name_or_path}' reads {reads} tokens at most")
+    longest = model.config.max_position_embeddings
+    if max_length > longest:
+        raise BertNerError(f"bert.max_length is {max_length}: '{model_name_or_path}' reads {longest} tokens at most")
     window_tokenizer = make_window_tokenizer(tokenizer, case_feature, max_length)
-    part = oversample_rare(
-        ds["train"].select(range(min(max_train_samples or len(ds["train"]), len(ds["train"])))), rare_oversampling
-    )
-    train, valid = (
-        tokenize_and_align_labels(window_tokenizer, list(p["words"]), list(p["tags"]))
-        for p in (part, ds["validation"])
-    )
+    train, valid = training_data(ds, window_tokenizer, max_train_samples, rare_oversampling)
     every = max(1, -(-len(train) // batch) // evals_per_epoch)  # steps
-    trainer = make_trainer(
-        model,
-        tokenizer,
-        train,
-        valid,
-        tags,
-        checkpoints,
-        rdrop_alpha,
-        layerwise_lr_decay,
-        eval_steps=every,
-        save_steps=every,
-        **args,
-    )
+    regularization = dict(rdrop_alpha=rdrop_alpha, layerwise_lr_decay=layerwise_lr_decay)
+    steps = dict(eval_steps=every, save_steps=every)
+    trainer = make_trainer(model, tokenizer, train, valid, tags, checkpoints, **regularization, **steps, **args)
     trainer.add_callback(clock)
     if tracker and world.is_main_process: trainer.add_callback(tracker.callback())
     seed_everything(args["seed"] + world.process_index)         # each process its own dropout
@@ -407,10 +417,7 @@ def fine_tune(
             speed=throughput_report(clock, train["length"], batch, model.config, peak, 2 if rdrop_alpha else 1),
             temperature=bake_in_temperature(trainer.model, window_tokenizer, ds["validation"]),
         )
-        with atomic_path(folder, "tagger.json") as tmp:
-            trainer.model.save_pretrained(tmp)
-            save_tokenizer_config(tmp, window_tokenizer.tokenizer, tags, case_feature, window_tokenizer.max_length)
-            write_json(tmp/"training.json", done)
+        save_fine_tuned(folder, trainer.model, window_tokenizer, tags, done)
         shutil.rmtree(checkpoints)
     world.wait_for_everyone()
     return completed_run(folder, run)
