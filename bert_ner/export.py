@@ -248,7 +248,7 @@ Entity level, seqeval strict IOB2, masked Viterbi. Chosen on the validation spli
 
 - **Data**: Groningen Meaning Bank extract ({sentences} training sentences, SHA-256 of the CSV `{corpus}`), Open Database License; none of it is in this folder.
 - **Made by**: `make pretrained` (bert-ner {version}, seed {seed}), on {cpu}, {cores} cores.
-- **Licence**: Apache-2.0, like the base model.
+- **License**: Apache-2.0, like the base model.
 - **Limits**: news English of 2000-2010; the corpus is partly machine-annotated and its own repeats agree at {ceiling} F1 only. Rare labels (art, eve, nat) are recognized poorly. Scores are
   calibrated on the corpus, not on other text.
 """
