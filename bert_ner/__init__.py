@@ -1,4 +1,6 @@
-"Named entity recognition with BERT: text in, entities with exact character offsets out. `from bert_ner import Tagger; Tagger.from_pretrained().tag(text)`."
+"""Named entity recognition with BERT: text in, entities with exact character offsets out.
+
+`from bert_ner import Tagger; Tagger.from_pretrained().tag(text)`."""
 __version__ = "0.1.0"
 
 from typing import TYPE_CHECKING

@@ -803,7 +803,7 @@ def annotate_command(
             help="The engine: onnx, onnx-int8, openvino, openvino-int8, torch or tensorrt; auto is the model's fastest."
         ),
     ] = "auto",
-    rows_per_shard: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 5_000,
+    rows_per_shard: Annotated[int, typer.Option(help="Rows of a shard, at most.")] = 5_000,
     max_chars: Annotated[
         int, typer.Option(help="Maximum characters of a text; a longer one is rejected.")
     ] = 1_000_000,

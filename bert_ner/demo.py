@@ -280,7 +280,7 @@ def describe(
 
 # %% ../nbs/07_demo.ipynb #0034
 MAX_TEXT_CHARS = 1_000_000  # characters that the page takes
-PAGE = Path(find_spec("bert_ner").submodule_search_locations[0])/"page"
+PAGE = LIBRARY_DIR/"page"
 
 class NerWidget(anywidget.AnyWidget):
     "Type, and the entities appear in place. Raises `BertNerError` if `folder` has no such `engine`."

@@ -97,7 +97,7 @@ def thresholds_text(
         bert["best_seed_test"]["raw_text"]["micro_f1"],
     )
     return (
-        f"Gates: ONNX fp32 finds PyTorch's entities in {onnx['exact_match']:.2%} of {onnx['sentences']:,} "
+        f"Checks: ONNX fp32 finds PyTorch's entities in {onnx['exact_match']:.2%} of {onnx['sentences']:,} "
         "validation sentences; int8 changes micro F1 by "
         f"{int8['check']['value']:+.4f} there ({made['bytes']['model.int8.onnx'] / 1e6:.0f} MB against "
         f"{made['bytes']['model.onnx'] / 1e6:.0f}); the Triton server tags "

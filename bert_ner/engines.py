@@ -321,7 +321,7 @@ def load_engine(
                            f"`pip install {e.name}`, or take another engine") from e
 
 # %% ../nbs/00d_engines.ipynb #0021
-SHIPPED_DIR = Path(find_spec("bert_ner").submodule_search_locations[0])/"pretrained"
+SHIPPED_DIR = LIBRARY_DIR/"pretrained"
 
 def pretrained_dir() -> Path:  # a tagger's folder
     "The folder of the tagger that ships with the library. Raises `BertNerError` if this copy of the library has none."

@@ -8,7 +8,6 @@ __all__ = ['KEPT_TYPES', 'MAX_OUTPUT_BYTES', 'SKIPPED', 'source_hash', 'wants_ou
 
 # %% ../nbs/10a_outputs.ipynb #0003
 import hashlib, json, re
-from importlib.util import find_spec
 from pathlib import Path
 from .core import *
 
@@ -125,6 +124,6 @@ def committed(
     path: str,  # e.g. "metrics/gmb/bert.json"
 ) -> Path:      # absolute
     "The file `path` of the repository that this library is in. Raises `BertNerError` if it is missing."
-    file = Path(find_spec("bert_ner").origin).parents[1]/path
+    file = find_project_root(LIBRARY_DIR)/path
     if not file.is_file(): raise BertNerError(f"{file} is missing: it is in the project's git repository")
     return file

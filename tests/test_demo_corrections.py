@@ -198,6 +198,8 @@ def test_reload_and_theme(corrected):
 def test_throw_away_asks_and_is_final(corrected):
     page = corrected
     page.get_by_role("button", name="Throw away…").click()
+    expect(page.locator(".ner-fixes button", has_text="Throw away all 2?")).to_be_visible()
+    assert marks(page) == FIXED_A                                                             # the first click only asks
     box(page).focus()                                                                         # thought better of it
     expect(page.get_by_role("button", name="Throw away…")).to_be_visible()
     assert marks(page) == FIXED_A

@@ -1,1 +1,3 @@
-"Very many texts: files in, the same rows with their entities out (`run.annotate`), read by `readers`, cut into `shards`, resumed by `manifest`."
+"""Very many texts: files in, the same rows with their entities out (`run.annotate`).
+
+Read by `readers`, cut into `shards`, resumed by `manifest`."""

@@ -1,1 +1,3 @@
-"Serving with NVIDIA Triton: what runs in the server (`model`), what it serves (`repository`), the server itself, and its clients."
+"""Serving with NVIDIA Triton.
+
+What runs in the server (`model`), what it serves (`repository`), the server itself, and its clients."""

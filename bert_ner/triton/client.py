@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REQUEST_CHARS', 'chunk_requests', 'ServerUnavailable', 'translate_errors', 'parse_response', 'make_inputs',
-           'request_parameters', 'validate_texts', 'check_client', 'request_timeout', 'retry_policy', 'Connections',
-           'TritonTagger', 'AsyncTritonTagger', 'find_mismatches']
+           'request_parameters', 'validate_texts', 'check_client', 'request_timeout', 'retry_policy', 'open_connection',
+           'Connections', 'TritonTagger', 'AsyncTritonTagger', 'find_mismatches']
 
 # %% ../../nbs/06f_client.ipynb #0003
 import asyncio, inspect, json, math, re, threading, weakref
@@ -178,6 +178,17 @@ def retry_policy(
     )
 
 # %% ../../nbs/06f_client.ipynb #0084c
+def open_connection(
+    api: Any,                 # tritonclient.grpc, tritonclient.http, or tritonclient.grpc.aio
+    url: str,                 # host:port
+    options: dict[str, Any],  # the user's, of its InferenceServerClient
+    **limits: Any,            # more options, which the user's override
+) -> Any:                     # an InferenceServerClient
+    "Open a client of `api`. Raises `BertNerError` if it rejects `options`."
+    try: return api.InferenceServerClient(url, **{**limits, **options})
+    except (OSError, TypeError, ValueError) as e:
+        raise BertNerError(f"the client rejects the options {options}: {e}") from e
+
 class Connections:
     "Connections to a Triton server at `url`, one per thread; `api` is tritonclient.grpc or tritonclient.http."
     def __init__(self, api: Any, url: str, timeout: float, options: dict[str, Any]) -> None:
@@ -188,9 +199,7 @@ class Connections:
     def open(self, timeout: float) -> Any:  # an InferenceServerClient
         "A new connection."
         limits = {} if self.is_grpc else dict(connection_timeout=timeout, network_timeout=timeout)
-        try: return self.api.InferenceServerClient(self.url, **{**limits, **self.options})
-        except (OSError, TypeError, ValueError) as e:
-            raise BertNerError(f"the client rejects the options {self.options}: {e}") from e
+        return open_connection(self.api, self.url, self.options, **limits)
 
     def mine(self) -> Any:  # an InferenceServerClient
         "The connection of this thread."
@@ -299,16 +308,14 @@ class AsyncTritonTagger:
     def _link(self):
         loop = asyncio.get_running_loop()
         if loop not in self.links:
-            try: link = self.api.InferenceServerClient(self.url, **self.options)
-            except (OSError, TypeError, ValueError) as e:
-                raise BertNerError(f"the client rejects the options {self.options}: {e}") from e
+            link = open_connection(self.api, self.url, self.options)
             self.links[loop] = link, asyncio.Semaphore(self.concurrency)
         return self.links[loop]
 
     async def _ask(self, texts):
         timeout, (link, free) = request_timeout(self.timeout, texts), self._link()
-        request = dict(inputs=make_inputs(self.api, texts), parameters=self.parameters, client_timeout=timeout)
-        async with free:
+        async with free:    # only requests that are sent have their tensors in memory
+            request = dict(inputs=make_inputs(self.api, texts), parameters=self.parameters, client_timeout=timeout)
             async for attempt in AsyncRetrying(**retry_policy(self.retries)):
                 with attempt, translate_errors(self.url, timeout):
                     answer = await link.infer("bert_ner", **request)

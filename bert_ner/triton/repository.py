@@ -12,7 +12,6 @@ __all__ = ['MODEL_PY', 'BACKENDS', 'WARMUP_LENGTHS', 'SERVER_MODULES', 'sign_con
 import hashlib, json, os, re, shutil, tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from ..core import *
@@ -260,12 +259,11 @@ def copy_server_modules(
     package: Path,  # a new folder `bert_ner` in a version
 ) -> None:
     "Copy only the modules that the server runs."
-    library = Path(find_spec("bert_ner").submodule_search_locations[0])
     for module in SERVER_MODULES:
         target = package/f"{module}.py"
         target.parent.mkdir(parents=True, exist_ok=True)
         (target.parent/"__init__.py").touch()
-        shutil.copyfile(library/f"{module}.py", target)
+        shutil.copyfile(LIBRARY_DIR/f"{module}.py", target)
 
 
 # %% ../../nbs/06b_repository.ipynb #0036
