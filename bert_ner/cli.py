@@ -4,10 +4,7 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File', 'Encoding', 'Json', 'Model', 'Verbose', 'Port',
-           'Browser', 'Backend', 'stage_parameters', 'is_stage_cell', 'stage_cells', 'stage_code', 'write_stage_code',
-           'run_notebook', 'run_stage', 'dvc_command', 'compose_params', 'setting_error', 'say', 'flat',
-           'backup_params', 'restore_params', 'read_results', 'read_outs', 'restore_results', 'run_to_end',
-           'in_foreground', 'dvc_run', 'Verb', 'Verbs', 'show_version', 'program', 'one_of', 'parse_port', 'parse_url',
+           'Browser', 'Backend', 'Verb', 'Verbs', 'show_version', 'program', 'one_of', 'parse_port', 'parse_url',
            'parse_folder', 'run_stage_command', 'stage_code_', 'train', 'to_onnx_command', 'to_tensorrt', 'experiments',
            'publish', 'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server',
            'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats', 'repository_dir', 'prepare_triton',
@@ -15,362 +12,15 @@ __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File'
            'demo_triton', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
-import ast, difflib, json, os, re, signal, subprocess, sys, tempfile
+import json, os, re, signal, sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from typer.core import TyperCommand, TyperGroup
 from .core import *
-
-# %% ../nbs/09_cli.ipynb #0006
-def stage_parameters(
-    declared: set[str],  # names in the notebook's cell tagged `parameters`
-    block: str,          # of params.yaml
-    values: dict,        # all of params.yaml
-) -> dict:               # what to inject
-    """The parameters of a stage: its `block`, and `seed`, `corpus` and `track_*` where declared.
-
-    Raises `BertNerError` for an unknown key."""
-    declared = declared - {"p"}                      # the notebook's name for the block
-    if not declared:
-        raise BertNerError(
-            f"the notebook of '{block}' has no cell tagged 'parameters': its defaults would be used silently"
-        )
-    own = values.get(block) or {}
-    unknown = sorted(set(own) - declared)
-    if unknown:
-        raise BertNerError(
-            f"params.yaml: {block}.{unknown[0]} is not a parameter of the notebook (it has "
-            f"{', '.join(sorted(declared))})"
-        )
-    shared = dict(
-        seed=values["seed"],
-        corpus=values["data"]["name"],
-        **{f"track_{k}": v for k, v in values.get("track", {}).items()},
-    )
-    return {**{k: v for k, v in shared.items() if k in declared}, **own}
-
-# %% ../nbs/09_cli.ipynb #0007b
-def _only_defines(source):
-    try: body = ast.parse(source).body
-    except SyntaxError: return False                 # e.g. a magic command
-    definition = lambda s: (
-        isinstance(s, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-        or (isinstance(s, ast.Assign) and all(isinstance(t, ast.Name) and t.id.isupper() for t in s.targets))
-    )
-    return bool(body) and all(map(definition, body))
-
-def is_stage_cell(
-    cell: dict,  # a code cell: source (a text, or lines), metadata
-) -> bool:
-    """Whether a stage run executes `cell`: tagged `parameters`; or marked `export`, `slow` or `gpu`; or it only
-    defines."""
-    source = "".join(cell["source"])
-    directives = re.match(r"(\s*#\|[^\n]*\n?)*", source)[0]
-    return (
-        "parameters" in cell["metadata"].get("tags", [])
-        or bool(re.search(r"#\|\s*(export|slow|gpu)\b", directives))
-        or _only_defines(source)
-    )
-
-def stage_cells(
-    cells: list[dict],  # of a notebook
-) -> list[dict]:        # those of a stage run
-    """The cells that a stage run executes, and the Markdown cells except those followed only by skipped code."""
-    kept, follows = [], []                           # backwards: whether code follows before the next Markdown cell
-    for cell in reversed(cells):
-        if cell["cell_type"] == "code":
-            follows.append(is_stage_cell(cell))
-            if follows[-1]: kept.append(cell)
-        else:
-            if any(follows) or not follows: kept.append(cell)
-            follows = []
-    return kept[::-1]
-
-def stage_code(
-    notebook: Path,  # a stage's
-) -> str:            # Python
-    """The code of a stage run of `notebook`, without comments, layout and outputs: the stage changes only if it
-    does."""
-    def bare(source):
-        try: return ast.unparse(ast.parse(source))
-        except SyntaxError: return source
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return (
-        "\n\n".join(bare("".join(c["source"])) for c in cells if c["cell_type"] == "code" and is_stage_cell(c)).strip()
-        + "\n"
-    )
-
-def write_stage_code(
-    folder: Path | None = None,  # ROOT/.stages by default
-) -> Path:                       # the folder
-    """Write the `stage_code` of each stage's notebook, which `dvc.yaml` depends on; unchanged files are not
-    touched, those without a notebook are removed."""
-    folder = folder or ROOT/".stages"
-    tagged = lambda f: any(
-        "parameters" in c["metadata"].get("tags", []) for c in json.loads(f.read_text(encoding="utf-8"))["cells"]
-    )
-    codes = {f"{f.stem}.py": stage_code(f) for f in list_notebooks() if tagged(f)}
-    for f in folder.glob("*.py"):
-        if f.name not in codes: f.unlink()
-    for name, code in codes.items():
-        if not (folder/name).is_file() or (folder/name).read_text(encoding="utf-8") != code:
-            with atomic_path(folder/name) as tmp: tmp.write_text(code, encoding="utf-8")
-    return folder
-
-# %% ../nbs/09_cli.ipynb #0008
-def run_notebook(
-    notebook: Path,    # to execute
-    target: Path,      # executed copy, with its HTML beside it
-    parameters: dict,  # to inject
-) -> None:
-    """Execute the `stage_cells` of `notebook`.
-
-    Raises `BertNerError` with the failing cell's error; the failed copy is kept as `*.failed.ipynb`."""
-    import nbformat, papermill as pm
-    from bert_ner.report import write_report
-    failed, html = target.with_suffix(".failed.ipynb"), target.with_suffix(".html")
-    failed.unlink(missing_ok=True); target.parent.mkdir(parents=True, exist_ok=True)
-    nb = nbformat.read(notebook, as_version=4)
-    nb.cells = stage_cells(nb.cells)
-    with tempfile.TemporaryDirectory(dir=target.parent) as d:
-        out = Path(d)/target.name
-        try: pm.execute_notebook(nb, str(out), parameters=parameters, kernel_name="python3",
-            cwd=str(ROOT), progress_bar=sys.stderr.isatty(), extra_arguments=["--IPKernelApp.log_level=40"])
-        except pm.PapermillExecutionError as e:
-            out.replace(failed)
-            raise BertNerError(
-                f"{notebook.name}, cell {e.exec_count}: {e.evalue or e.ename} (the failed copy is {failed.name})"
-            ) from e
-        write_report(out, html)
-        out.replace(target)
-
-# %% ../nbs/09_cli.ipynb #0010
-def run_stage(
-    name: str,            # of a stage of dvc.yaml, e.g. "bert"
-    quick: bool = False,  # with the small values of conf/quick.yaml, under the corpus "quick"
-) -> Path:                # the executed notebook
-    """Run the notebook of the stage `name` with its parameters of params.yaml.
-
-    Raises `BertNerError` if there is no such notebook, or a parameter is invalid."""
-    import papermill as pm
-    found = [p for p in list_notebooks() if p.stem.partition("_")[2] == name]
-    if not found: raise BertNerError(f"no notebook for the stage '{name}' in {ROOT/'nbs'}")
-    p, before = stage_params(name, quick), os.environ.get("BERT_NER_QUICK")
-    if p["corpus"] == "quick" and os.environ.get("DVC_STAGE"):
-        raise BertNerError(
-            "BERT_NER_QUICK is set, but DVC stages have no quick mode: unset it, or run `bert-ner run-stage` by hand"
-        )
-    track = {k.removeprefix("track_"): v for k, v in p.items() if k.startswith("track_")}
-    own = {k: v for k, v in p.items() if k not in ("seed", "corpus") and not k.startswith("track_")}
-    target = ROOT/"reports"/p["corpus"]/found[0].name
-    try:
-        if quick: os.environ["BERT_NER_QUICK"] = "1"             # for the kernel, too
-        run_notebook(
-            found[0],
-            target,
-            stage_parameters(
-                set(pm.inspect_notebook(str(found[0]))),
-                name,
-                {"seed": p["seed"], "data": {"name": p["corpus"]}, "track": track, name: own},
-            ),
-        )
-    finally:
-        if quick: os.environ.pop("BERT_NER_QUICK") if before is None else os.environ.update(BERT_NER_QUICK=before)
-    return target
-
-# %% ../nbs/09_cli.ipynb #0013
-def dvc_command(
-    stage: str,       # a stage of dvc.yaml, or gpu/dvc.yaml:tensorrt
-    sets: list[str],  # key=value for `dvc exp run -S`
-) -> list[str]:       # the command line
-    "The DVC command that runs `stage` and its dependencies, with `sets` changed in the configuration."
-    how = ["exp", "run", *(a for s in sets for a in ("-S", s))] if sets else ["repro"]
-    return [sys.executable, "-m", "dvc", *how, stage]
-
-# %% ../nbs/09_cli.ipynb #0014a
-def compose_params(
-    sets: list[str],  # key=value, as for `dvc exp run -S`
-) -> dict:            # the future content of params.yaml
-    "Compose `params.yaml` from `conf/` with `sets`. Raises `BertNerError` naming the invalid setting."
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-    if not (ROOT/"conf"/"config.yaml").is_file(): raise BertNerError(f"{ROOT} has no conf/config.yaml, which -S needs")
-    # not those of another file: -S FILE:KEY=VALUE
-    own = []
-    with initialize_config_dir(str(ROOT/"conf"), version_base=None):
-        for s in sets:
-            key, equals, value = s.partition("=")
-            if not (equals and key) and not s.startswith("~"):
-                raise BertNerError(f"-S '{s}' is not KEY=VALUE, as in -S bert.epochs=1")
-            file, _, name = key.rpartition(":")
-            if file not in ("", "params.yaml"): continue
-            own.append(name + equals + value)
-            try: composed = compose("config", overrides=own)
-            except Exception as e: raise BertNerError(f"-S '{s}': {setting_error(str(e), compose('config'))}") from e
-            lost = [
-                k for k, v in compose("config").items() if hasattr(v, "keys") and not hasattr(composed.get(k), "keys")
-            ]
-            if lost:
-                raise BertNerError(
-                    f"-S '{s}': {lost[0]} is a block of parameters; name one of them, as in -S bert.epochs=1"
-                )
-        return OmegaConf.to_container(compose("config", overrides=own), resolve=True)
-
-def setting_error(
-    message: str,  # Hydra's
-    default,       # omegaconf.DictConfig without any setting
-) -> str:          # one line
-    """Hydra's `message` in short: an unknown parameter with similar ones, an unknown choice with the existing ones."""
-    if found := re.match(
-        r"In 'config': Could not find '(\w+)/(.*)'\s+Available options in '\w+':\n((\t.*\n)*)", message
-    ):
-        return f"there is no {found[1]} '{found[2]}', only {', '.join(found[3].split())}"
-    if found := re.match("Could not override '(.+?)'", message):
-        near = difflib.get_close_matches(
-            found[1], [f"{k}.{n}" for k, v in default.items() if hasattr(v, "keys") for n in v], n=3
-        )
-        return f"params.yaml has no '{found[1]}'" + (f" (do you mean {' or '.join(near)}?)" if near else "")
-    if message.startswith("Ambiguous value"): return "it needs one value, or a list as in key=[1,2]"
-    return f"it cannot be applied to conf/ ({message.partition(chr(10))[0]})"
-
-# %% ../nbs/09_cli.ipynb #0014d
-def say(
-    message: str,  # one sentence
-):
-    "Print `message` on standard error, if there is one."
-    try: sys.stderr and print(f"bert-ner: {message}", file=sys.stderr, flush=True)
-    except OSError: pass
-
-def flat(
-    values: dict,      # blocks of parameters
-    prefix: str = "",  # of their names
-) -> dict:             # dotted name -> value
-    "The parameters of `values` by their dotted names."
-    out = {}
-    for k, v in values.items(): out |= flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
-    return out
-
-def backup_params(
-    composed: dict,  # what DVC will write
-) -> bytes:          # the current file
-    """If `params.yaml` has values that neither `conf/` nor `composed` has, keep a copy in `.dvc/tmp` and say so."""
-    data = (ROOT/"params.yaml").read_bytes()
-    mine, default, new = flat(load_params()), flat(compose_params([])), flat(composed)
-    edited = [k for k, v in mine.items() if v != default.get(k) and v != new.get(k)]
-    if edited:
-        with atomic_path(ROOT/".dvc"/"tmp"/"params.before.yaml") as tmp: tmp.write_bytes(data)
-        say(
-            "-S starts from conf/, not from params.yaml, whose "
-            f"{', '.join(edited[:5])}{' and more' * (len(edited) > 5)} is not used; a copy of it is "
-            ".dvc/tmp/params.before.yaml"
-        )
-    return data
-
-def restore_params(
-    before: bytes,   # the previous content of params.yaml
-    composed: dict,  # DVC's content
-):
-    "Restore `params.yaml`, unless it was edited in the meantime."
-    import yaml
-    file = ROOT/"params.yaml"
-    now = file.read_bytes() if file.is_file() else b""
-    if now == before: return
-    committed = subprocess.run(["git", "show", "HEAD:./params.yaml"], cwd=ROOT, capture_output=True).stdout
-    try: ours = not now or now == committed or yaml.safe_load(now) == composed
-    except (yaml.YAMLError, UnicodeDecodeError): ours = False
-    if ours: file.write_bytes(before)
-    else: say("params.yaml was edited during the run and is not restored")
-
-# %% ../nbs/09_cli.ipynb #0014g
-def read_results() -> dict:  # path -> content
-    "The small files that stages write to the working tree: figures, plots and DVC's lock files."
-    files = [
-        *ROOT.glob("dvc.lock"),
-        *ROOT.glob("*/dvc.lock"),
-        *(p for d in ("metrics", "plots") for p in (ROOT / d).rglob("*")),
-    ]
-    return {p: p.read_bytes() for p in files if p.is_file()}
-
-def read_outs() -> dict:  # path -> (inode, time), None if nothing is there
-    "The identity of each output in DVC's lock files."
-    import yaml
-    def stamp(p): return (p.stat().st_ino, p.stat().st_mtime_ns) if p.exists() else None
-    paths = []
-    for file in (*ROOT.glob("dvc.lock"), *ROOT.glob("*/dvc.lock")):
-        try:
-            paths += [
-                file.parent / o["path"]
-                for s in yaml.safe_load(file.read_bytes())["stages"].values()
-                for o in s.get("outs", [])
-            ]
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError): pass  # DVC reports the error
-    return {p: stamp(p) for p in paths}
-
-def restore_results(
-    results: dict,  # from `read_results`, before the run
-    outs: dict,     # from `read_outs`, before the run
-):
-    "Restore the small files that are missing or changed, and let DVC restore from its cache what it removed."
-    for path, data in results.items():
-        if path.is_file() and path.read_bytes() == data: continue
-        path.parent.mkdir(parents=True, exist_ok=True); path.write_bytes(data)
-    now = read_outs()
-    gone = [str(p) for p, stamp in outs.items() if stamp and now.get(p) != stamp and p not in results]
-    if gone:
-        subprocess.run(
-            [sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", *gone],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-        )
-
-# %% ../nbs/09_cli.ipynb #0014e
-def run_to_end(
-    command: list[str],  # program and arguments
-) -> int:                # its exit status as in a shell: 130 after Ctrl-C
-    """Run `command` in the project's folder and wait for it; signals are passed on to all processes that it
-    started."""
-    import psutil
-    heard, process = [], subprocess.Popen(command, cwd=ROOT)
-    def pass_on(number, frame):
-        heard.append(number)
-        # the terminal signals all of them
-        if number == signal.SIGINT and len(heard) == 1 and in_foreground(): return
-        try: those = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        except psutil.NoSuchProcess: return
-        for p in those:
-            try: p.send_signal(number)
-            except psutil.NoSuchProcess: pass
-    # nohup ignores it
-    held = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
-    before = {s: signal.signal(s, pass_on) for s in held}
-    try: status = process.wait()
-    finally:
-        for s, handler in before.items(): signal.signal(s, handler)
-    return 128 + heard[0] if heard else status if status >= 0 else 128 - status
-
-def in_foreground() -> bool:
-    "Whether this process group is in the foreground, so that Ctrl-C reaches all of it."
-    try:
-        with open("/dev/tty") as tty: return os.tcgetpgrp(tty.fileno()) == os.getpgrp()
-    except OSError: return False
-
-# %% ../nbs/09_cli.ipynb #0014f
-def dvc_run(
-    stage: str,       # a stage of dvc.yaml
-    sets: list[str],  # key=value for `dvc exp run -S`
-) -> None:
-    """Run `stage` through DVC and exit with its status if it fails, with `sets` after restoring everything.
-
-    Raises `BertNerError` outside a project."""
-    load_params()
-    if sets:
-        composed = compose_params(sets); before, results, outs = backup_params(composed), read_results(), read_outs()
-    status = run_to_end(dvc_command(stage, sets))
-    if status and sets: restore_params(before, composed); restore_results(results, outs)
-    if status: raise typer.Exit(status)
+from .stages import *
+from .pipeline import *
 
 # %% ../nbs/09_cli.ipynb #0016
 UsageError = typer.BadParameter.__base__   # click's, which typer does not export
@@ -399,6 +49,7 @@ class Verb(TyperCommand):
             if "extra argument" in e.message: e.message += "; put a text of several words into quotes"
             raise
 
+# %% ../nbs/09_cli.ipynb #0016ax
 class Verbs(TyperGroup):
     "Lists commands with whole sentences."
     def format_commands(self, ctx, formatter):
@@ -411,6 +62,7 @@ class Verbs(TyperGroup):
                 ]
             )
 
+# %% ../nbs/09_cli.ipynb #0016bx
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
@@ -425,6 +77,7 @@ def show_version(wanted: bool):
     from bert_ner import __version__
     if wanted: print(f"bert-ner {__version__}"); raise typer.Exit()
 
+# %% ../nbs/09_cli.ipynb #0016cx
 @app.callback()
 def program(
     version: Annotated[
@@ -453,6 +106,7 @@ def parse_port(value: str) -> int:
     if str(value).isascii() and str(value).isdigit() and 1 <= int(value) <= 65535: return int(value)
     raise typer.BadParameter(f"'{value}' is not a port: choose one from 1 to 65535")
 
+# %% ../nbs/09_cli.ipynb #0016bax
 def parse_url(value: str) -> str:
     "Parse host:port. Raises `typer.BadParameter` if it is invalid."
     host, _, port = value.rpartition(":")
@@ -461,6 +115,7 @@ def parse_url(value: str) -> str:
     except typer.BadParameter: pass
     raise typer.BadParameter(f"'{value}' is not the address of a server: use host:port, as in localhost:8001")
 
+# %% ../nbs/09_cli.ipynb #0016bbx
 def parse_folder(value: str) -> Path:
     "Parse a path. Raises `typer.BadParameter` if it is empty, as from an unset variable."
     if value: return Path(value)
@@ -538,11 +193,13 @@ def run_stage_command(
     load_params()
     print(f"wrote {run_stage(name, quick).relative_to(ROOT)}")
 
+# %% ../nbs/09_cli.ipynb #0017ax
 @app.command("stage-code", hidden=True)
 def stage_code_():
     "Write the code of each stage to .stages/, by which DVC detects changed stages."
     write_stage_code()
 
+# %% ../nbs/09_cli.ipynb #0017bx
 @app.command(cls=Verb)
 def train(
     sets: Sets = [],
@@ -558,6 +215,7 @@ def train(
     "Train BERT on the corpus. Runs the DVC stage bert and what it depends on; needs the project's folder."
     dvc_run("bert", [*sets, *([f"bert.nproc_per_node={nproc_per_node}"] if nproc_per_node else [])])
 
+# %% ../nbs/09_cli.ipynb #0017cx
 @app.command("to-onnx", cls=Verb)
 def to_onnx_command(sets: Sets = []):
     """Convert the trained model to ONNX in fp32 and int8, and compare both with it.
@@ -621,7 +279,7 @@ def publish():
         "GMB, its first 500 sentences": tuple(x[:500] for x in test),
         "sample corpus, test split": sample,
     }
-    folder = Path(__file__).parent/"pretrained"
+    folder = LIBRARY_DIR/"pretrained"
     print(json.dumps(package_model(artifact_path("models", "onnx", "gmb"), folder, parts, about)["figures"], indent=2))
 
 # %% ../nbs/09_cli.ipynb #0019
@@ -657,6 +315,7 @@ def read_texts(
         )
     return check_text(text, name)
 
+# %% ../nbs/09_cli.ipynb #0019ax
 def read_input() -> bytes:
     "All of standard input; at a terminal, prints a prompt. Raises `BertNerError` if it is closed."
     if sys.stdin is None: raise BertNerError("standard input is closed: give a text or --file")
@@ -672,6 +331,7 @@ def print_json(
     except UnicodeEncodeError: out = json.dumps(obj)
     print(out)
 
+# %% ../nbs/09_cli.ipynb #0019bx
 def show_entities(
     entities: "Entities",  # of one text
     as_json: bool,         # JSON, not a table
@@ -704,6 +364,7 @@ def load_tagger(
     from bert_ner.engines import default_model_dir
     return Tagger.from_pretrained(model or default_model_dir(), engine)
 
+# %% ../nbs/09_cli.ipynb #0020ax
 def describe_server(
     url: str,  # host:port of gRPC
 ) -> str:
@@ -714,6 +375,7 @@ def describe_server(
         about = client.get_model_metadata("bert_ner", client_timeout=10)
     return f"version {', '.join(about.versions)} of {about.name} on the Triton server at {url}"
 
+# %% ../nbs/09_cli.ipynb #0020bx
 def tag_and_show(
     text: str,      # to tag
     tagger,         # Tagger or TritonTagger
@@ -760,6 +422,7 @@ def infer(
     given = read_texts(text, file, encoding)
     tag_and_show(given, load_tagger(engine, model, url), as_json, verbose)
 
+# %% ../nbs/09_cli.ipynb #0020aax
 @app.command("infer-tensorrt", cls=Verb)
 def infer_tensorrt(
     text: Text = None,
@@ -863,6 +526,7 @@ def annotate_command(
     )
     if done["rejected"] and not done["rows"]: raise typer.Exit(1)
 
+# %% ../nbs/09_cli.ipynb #0021ax
 @app.command()
 def stats(
     target: Annotated[str, typer.Argument(help="What annotate wrote.")],
@@ -898,6 +562,7 @@ def repository_dir(
     "The path of the model repository for `backend`."
     return ROOT/"model_repository" if backend == "embedded" else artifact_path("models", f"triton/{backend}")
 
+# %% ../nbs/09_cli.ipynb #0022ax
 @app.command("prepare-triton", cls=Verb)
 def prepare_triton(
     backend: Backend = "embedded",
@@ -912,6 +577,7 @@ def prepare_triton(
     folder = build_repository(repository_dir(backend), backend, model, engine)
     print(f"wrote version {list_versions(folder)[-1]} of {folder} (backend {backend})")
 
+# %% ../nbs/09_cli.ipynb #0022bx
 @app.command("rollback", cls=Verb)
 def rollback_command(backend: Backend = "embedded"):
     "Set the newest version of the model repository aside, so that the previous one is served again."
@@ -933,6 +599,7 @@ def serving_port(
     "An option for a port of the server."
     return Annotated[int, typer.Option(parser=parse_port, metavar="PORT", help=f"Port of {what}.")]
 
+# %% ../nbs/09_cli.ipynb #0022aax
 @app.command("serve", cls=Verb)
 def serve_command(
     docker: Annotated[bool, typer.Option("--docker", help="Serve with NVIDIA's container (docker compose).")] = False,
@@ -970,6 +637,7 @@ def check_port(
     from bert_ner.triton.environment import find_free_ports
     return find_free_ports([port])[0]
 
+# %% ../nbs/09_cli.ipynb #0023ax
 @app.command("demo-local", cls=Verb)
 def demo_local(port: Port = None, model: Model = None, browser: Browser = True, verbose: Verbose = False):
     "Show a page that highlights the entities of a text, tagged on this machine."
@@ -984,6 +652,7 @@ def demo_local(port: Port = None, model: Model = None, browser: Browser = True, 
     if model: os.environ["BERT_NER_MODEL"] = str(model.resolve())
     serve_page(port, browser)
 
+# %% ../nbs/09_cli.ipynb #0023bx
 @app.command("demo-triton", cls=Verb)
 def demo_triton(
     port: Port = None,

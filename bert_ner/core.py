@@ -231,6 +231,7 @@ class StageParams(dict):
             "checkout params.yaml`, or compose it anew with dvc exp run -S"
         )
 
+# %% ../nbs/00a_core.ipynb #0016dax
 def stage_params(
     stage: str,           # e.g. "bert"
     quick: bool = False,  # the small values of conf/quick.yaml, under the corpus "quick"; also by BERT_NER_QUICK=1
@@ -387,6 +388,7 @@ def detect_encoding(
         return ("utf-16-le" if high > low else "utf-16-be"), False
     return "utf-8", False
 
+# %% ../nbs/00a_core.ipynb #0034bax
 def decode_text(
     data: bytes,             # all of it
     encoding: str = "",      # e.g. "cp1252"; empty: by byte order mark, else UTF-8

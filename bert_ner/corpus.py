@@ -178,6 +178,7 @@ def resolve_encoding(
         raise BertNerError(f"{name} is not {codec}: leave data.encoding out where it is UTF-8")
     return "utf-8-sig" if family(codec) == "utf-8" else found if shown else codec
 
+# %% ../nbs/00h_corpus.ipynb #0009gax
 def decode_corpus(
     data: bytes,           # a corpus
     encoding: str | None,  # as in `resolve_encoding`
@@ -213,6 +214,7 @@ def split_csv_row(
         for c in (c.strip(" ") for c in line.split(delimiter))
     ]
 
+# %% ../nbs/00h_corpus.ipynb #0010ax
 def normalize_column(
     name: str,  # of a column
 ) -> str:
@@ -301,6 +303,7 @@ def split_conll_lines(
         out.append((n, cells))
     return out
 
+# %% ../nbs/00h_corpus.ipynb #0013ax
 def has_word_ids(
     rows: list[tuple[int, list[str]]],  # from `split_conll_lines`
 ) -> bool:
@@ -407,6 +410,7 @@ def tag_error(
             "" if tags else ": if the file is in IOB1, add -S data.scheme=iob1"
         )
 
+# %% ../nbs/00h_corpus.ipynb #0018ax
 CONTROL_CHARS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 def word_error(
@@ -465,6 +469,7 @@ def iter_corpus(
     for row in (iter_csv if table else iter_conll)(lines): yield row; empty = False
     if empty: raise BertNerError("no rows" + (" after the header" if table else ""))
 
+# %% ../nbs/00h_corpus.ipynb #0021ax
 @contextmanager
 def naming_file(
     path: Path,  # a file
@@ -473,6 +478,7 @@ def naming_file(
     try: yield
     except BertNerError as e: raise BertNerError(str(e) if str(path) in str(e) else f"{path}: {e}") from None
 
+# %% ../nbs/00h_corpus.ipynb #0021bx
 def read_corpus(
     path: Path,                          # a CSV, a CoNLL file, or an archive that holds one
     encoding: str | None = "utf-8",      # of the file, see `resolve_encoding`

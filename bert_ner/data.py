@@ -44,6 +44,7 @@ def ensure_gmb(
             verify_gmb(tmp, source)
     return verify_gmb(place, place)
 
+# %% ../nbs/01_data.ipynb #0032ax
 def zip_contains(
     path: Path,  # any file
     name: str,   # of a file
@@ -53,6 +54,7 @@ def zip_contains(
     with zipfile.ZipFile(path) as z:
         return any(Path(n).name.lower() == name and "__MACOSX" not in n for n in z.namelist())
 
+# %% ../nbs/01_data.ipynb #0032bx
 def verify_gmb(
     file: Path,    # the CSV
     source: Path,  # its name in messages
@@ -82,6 +84,7 @@ def custom_corpus_path(
         )
     return ROOT/str(path)
 
+# %% ../nbs/01_data.ipynb #0036ax
 def load_corpus(
     name: str,                # "sample", "gmb", or the name of your own corpus
     path: str = "",           # gmb: a local CSV or zip; your own: its file
@@ -181,6 +184,7 @@ def add_training_sentences(
     )
     return DatasetDict({**ds, "train": build_split(rows, names)}), counts
 
+# %% ../nbs/01_data.ipynb #0044bax
 def add_extra_files(
     ds,           # datasets.DatasetDict, from `to_dataset`
     more,         # a file or folder, or a list of them; a relative path starts at the project's root; empty: nothing
@@ -204,6 +208,7 @@ def add_extra_files(
     ds, counts = add_training_sentences(ds, sentences)
     return ds, dict(more=counts), digest
 
+# %% ../nbs/01_data.ipynb #0044bbx
 def extra_files(
     more,         # as in `add_extra_files`
 ) -> list[Path]:  # the files

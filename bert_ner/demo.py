@@ -408,6 +408,7 @@ def words(self: NerWidget,
     start, end = touched_words(ask["text"], ask["start"], ask["end"])
     return dict(start=start, end=end)
 
+# %% ../nbs/07_demo.ipynb #0038aax
 @patch
 def sentence(self: NerWidget,
     ask: dict,  # text, edits, engines, url; start, end: a position in the text
@@ -423,6 +424,7 @@ def sentence(self: NerWidget,
     inside = [[e.start, e.end, e.label] for e in entities if start <= e.start < end]
     return dict(start=start, end=end, words=text[start:end], entities=inside)
 
+# %% ../nbs/07_demo.ipynb #0038abx
 @patch
 def decode(self: NerWidget,
     ask: dict,  # data: a file's bytes; name: its name; encoding: "" or the user's choice

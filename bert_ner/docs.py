@@ -84,6 +84,7 @@ def results_table(
         + more
     )
 
+# %% ../nbs/10_docs.ipynb #0008ax
 def thresholds_text(
     figures: Figures,
     corpus: str,  # e.g. "sample"
@@ -172,6 +173,7 @@ def rebase_links(
     def turned(link): return posixpath.relpath(posixpath.join("nbs", link), folder or ".")
     return re.sub(r"\]\((?!\w+:|#|/)([^)\s]+)", lambda m: f"]({turned(m[1])}", text)
 
+# %% ../nbs/10_docs.ipynb #0016ax
 def render_page(
     name: str = "README.md",  # a key of `PAGES`
     committed: bool = False,  # use the figures of git's last commit
@@ -187,6 +189,7 @@ def render_page(
             parts.append(rebase_links(shown, folder))
     return "\n\n".join(p.strip() for p in parts if p.strip()) + "\n"
 
+# %% ../nbs/10_docs.ipynb #0016bx
 def write_pages() -> list[Path]:  # the written files
     "Write the `PAGES`."
     for name in PAGES:
@@ -308,6 +311,7 @@ def notebook_page(
     bar = '<nav class="pages">' + "".join(f'<a href="{a}">{html.escape(n)}</a>' for n, a in links) + "</nav>"
     return re.sub(r"(<body[^>]*>)", lambda m: m[1] + STYLE_SHEET + bar, text, count=1)
 
+# %% ../nbs/10_docs.ipynb #0023ax
 def api_page(
     modules: list[str],  # names of modules of the library, e.g. "triton.client"
 ) -> str:                # HTML
@@ -340,6 +344,7 @@ def title(
     "The first heading of `guide`."
     return guide.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
 
+# %% ../nbs/10_docs.ipynb #0025ax
 def guide_page(
     guide: Path,      # a page of docs/
     stems: set[str],  # pages of the site
@@ -356,6 +361,7 @@ def guide_page(
     body = re.sub(r"<a class=.anchor-link.*?</a>", "", markdown2html(text))
     return page(f"bert-ner: {title(guide)}", f'<p><a href="index.html">bert-ner</a></p>{body}')
 
+# %% ../nbs/10_docs.ipynb #0025bx
 @cache
 def _settings():
     parser = ConfigParser(delimiters=["="], interpolation=None)
@@ -394,6 +400,7 @@ def index_page(
         "exports</a></p>",
     )
 
+# %% ../nbs/10_docs.ipynb #0025cx
 def published_address(
     path: str,  # of a file, from the project's root
 ) -> str:

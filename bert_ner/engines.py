@@ -201,6 +201,7 @@ def supports_bf16() -> bool:  # True if bf16 matrix products are faster than fp3
     has = torch.cpu.get_capabilities()
     return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
+# %% ../nbs/00d_engines.ipynb #0017tax
 class TorchEngine:
     "Logits by PyTorch, in fp32 or, with `bf16`, under bf16 autocast; on the GPU if there is one."
     def __init__(self,
@@ -330,6 +331,7 @@ def pretrained_dir() -> Path:  # a tagger's folder
         f"{SHIPPED_DIR} holds no model: {training_hint() if is_project(ROOT) else 'install bert-ner again'}"
     )
 
+# %% ../nbs/00d_engines.ipynb #0021ax
 def default_model_dir() -> Path:       # a tagger's folder
     """The model to use if none is named: the folder in the environment variable `BERT_NER_MODEL` (a relative path
     starts at the project's root); else what the project trained on a corpus other than the synthetic sample; else the
@@ -344,6 +346,7 @@ def default_model_dir() -> Path:       # a tagger's folder
         raise BertNerError(f"{ROOT/'params.yaml'} cannot be used ({e}): run `git checkout params.yaml`") from e
     return own if own.parent.name != "sample" and (own/"tagger.json").is_file() else pretrained_dir()
 
+# %% ../nbs/00d_engines.ipynb #0021bx
 def model_labels(
     folder: Path,  # a tagger's folder
 ) -> list[str]:    # in the model's order

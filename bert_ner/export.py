@@ -145,6 +145,7 @@ def quantize_dynamic_int8(
     finally: logging.getLogger().removeFilter(pre_processing)
     return Path(path)
 
+# %% ../nbs/04_export.ipynb #0017ax
 def quantize_static_int8(
     source: Path,                       # from `optimize_onnx`
     path: Path,                         # file to write

@@ -120,6 +120,7 @@ def evaluate(
         out[part] = {**entity_scores(gold, pred), "micro_f1_ci95": bootstrap_f1_ci(gold, pred, seed=seed)}
     return out
 
+# %% ../nbs/00e_metrics.ipynb #0019ax
 def f1_table(
     scores: dict,  # from `evaluate`
 ):                 # pandas.DataFrame: one row per split; micro, macro and each label
@@ -136,6 +137,7 @@ def f1_table(
         }
     ).T
 
+# %% ../nbs/00e_metrics.ipynb #0019bx
 def aggregate_seeds(
     runs: dict[int, dict],  # seed -> from `evaluate`
 ) -> dict:                  # split -> micro_f1, macro_f1, micro_f1_sd, macro_f1_sd; sd is None for one seed
@@ -146,6 +148,7 @@ def aggregate_seeds(
         return {**{f"{k}_f1": round(float(np.mean(v)), 5) for k, v in f1.items()}, **sd}
     return {part: row(part) for part in next(iter(runs.values()))}
 
+# %% ../nbs/00e_metrics.ipynb #0019cx
 def summarize_f1(
     runs: dict[int, dict],  # seed -> from `evaluate`, with the splits validation and test
     **more,                 # e.g. minutes

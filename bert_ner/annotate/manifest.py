@@ -136,6 +136,7 @@ def check_shards(
             if n in found and (found[n][1], _hash_of(f"{folder}/{n}")) != (r["bytes"], r["sha256"]):
                 raise BertNerError(f"{printable(folder)}/{n} was changed since it was written: move it away first")
 
+# %% ../../nbs/08c_manifest.ipynb #0043ax
 def remove_run(
     folder: str,        # of a run
     what: str = "all",  # "all", "shards", or "leftovers" (temporary files of killed processes)
@@ -175,6 +176,7 @@ def existing_run(
             raise BertNerError(f"{printable(folder)} exists and is not a run of annotate: choose another name")
     return old
 
+# %% ../../nbs/08c_manifest.ipynb #0044ax
 def start_or_resume(
     folder: str,       # of the run
     run: dict,         # from `run_fingerprint`

@@ -133,12 +133,14 @@ def find_files(
         for p in inside: found.add(p if isinstance(fs, LocalFileSystem) else _address(one, p))
     return sorted(found), sorted(skipped, key=lambda n: (n.rsplit("/", 1)[-1][:1] in "._", n))
 
+# %% ../../nbs/08a_readers.ipynb #0010ax
 def normalize_sources(source):     # as a list of strings
     out = [*map(os.fsdecode, [source] if isinstance(source, (str, bytes, os.PathLike)) else source or [])]
     if not out or not all(s.strip() for s in out):
         raise BertNerError("the source is empty: give a file, a folder or a glob")
     return out
 
+# %% ../../nbs/08a_readers.ipynb #0010bx
 def _address(source, path):  # of `path` in the file system of `source`
     before, link, behind = split_chained_url(source)
     protocol = link.partition("://")[0] + "://" if "://" in link else ""
@@ -153,6 +155,7 @@ def describe_skipped(names, text="{}"):
         else ""
     )
 
+# %% ../../nbs/08a_readers.ipynb #0010cx
 def list_inputs(
     source,      # a file, a folder, a glob, or a list of these
 ) -> list[str]:  # sorted unique addresses
@@ -201,6 +204,7 @@ class AnnotateConfig:
         taken = [n for n in names if fold_name(n) == fold_name(self.output_column)]
         if taken: raise BertNerError(f"the column '{taken[0]}' exists already: choose another name for the entities")
 
+# %% ../../nbs/08a_readers.ipynb #0013ax
 # Spark, Hive and DuckDB ignore case and surrounding spaces
 def fold_name(name): return name.strip().casefold()
 
@@ -251,6 +255,7 @@ def as_utf8(
     if f.peek(3)[:3] == codecs.BOM_UTF8: f.read(3)
     return f
 
+# %% ../../nbs/08a_readers.ipynb #0015bax
 def canonical_encoding(name):              # the canonical name of an encoding; "" stays
     if not name: return ""
     try: info = codecs.lookup(name)

@@ -131,6 +131,7 @@ def start_ray(
             stop_ray(ray)
             if n == tries: raise BertNerError(f"Ray does not start on this machine: {str(e).splitlines()[0]}") from e
 
+# %% ../../nbs/08d_run.ipynb #0051ax
 def stop_ray(ray):
     "End what `start_ray` began, or leave a cluster."
     ray.shutdown(); _alone(ray, False)

@@ -93,6 +93,7 @@ def infer_schema(
         if not more and t in ARROW_TYPES and k != EXTRA_COLUMN
     }
 
+# %% ../../nbs/08b_shards.ipynb #0028ax
 def _fits(value, kind):
     if value is None: return True
     if type(value) is int:
@@ -255,6 +256,7 @@ def serialize_shard(
     )
     return sink.getvalue().to_pybytes()
 
+# %% ../../nbs/08b_shards.ipynb #0034ax
 def write_atomic(
     address: str,   # of a file
     data: bytes,

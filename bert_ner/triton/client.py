@@ -41,6 +41,7 @@ def chunk_requests(
 class ServerUnavailable(BertNerError):
     "The server cannot be reached, or its queue is full: worth a retry."
 
+# %% ../../nbs/06f_client.ipynb #0080ax
 @contextmanager
 def translate_errors(
     url: str,        # host:port
@@ -189,6 +190,7 @@ def open_connection(
     except (OSError, TypeError, ValueError) as e:
         raise BertNerError(f"the client rejects the options {options}: {e}") from e
 
+# %% ../../nbs/06f_client.ipynb #0084cax
 class Connections:
     "Connections to a Triton server at `url`, one per thread; `api` is tritonclient.grpc or tritonclient.http."
     def __init__(self, api: Any, url: str, timeout: float, options: dict[str, Any]) -> None:

@@ -106,6 +106,7 @@ def ensure_venv(
         except BaseException: shutil.rmtree(path, ignore_errors=True); raise
     return path
 
+# %% ../../nbs/06c_environment.ipynb #0053ax
 @contextmanager
 def file_lock(
     folder: Path,  # an existing folder

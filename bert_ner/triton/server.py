@@ -65,6 +65,7 @@ def infer_request(
     "A request in Triton's JSON format, as any program can send it."
     return dict(inputs=[dict(name="TEXT", datatype="BYTES", shape=[len(texts), 1], data=texts)])
 
+# %% ../../nbs/06d_server.ipynb #0066ax
 def post_json(
     url: str,                 # host:port of HTTP
     path: str,                # on that server
@@ -81,6 +82,7 @@ def post_json(
     except (OSError, http.client.HTTPException): return 0, b""
     finally: link.close()
 
+# %% ../../nbs/06d_server.ipynb #0066bx
 def http_error(
     status: int,  # of HTTP
     body: bytes,  # of Triton's response
