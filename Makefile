@@ -49,9 +49,10 @@ test: setup chromium ## run the notebooks' tests, then tests/
 	@nbdev_test --n_workers 2
 	@pytest --numprocesses 2 --dist loadfile
 
-check: setup ## lint, notebooks clean and in sync with bert_ner/ and README.md
-	@echo "check: ruff, notebooks clean, bert_ner/ and README.md in sync"
+check: setup ## lint, types, notebooks clean and in sync with bert_ner/ and README.md
+	@echo "check: ruff, mypy, notebooks clean, bert_ner/ and README.md in sync"
 	@ruff check --quiet bert_ner tests
+	@mypy --no-error-summary
 	@pytest tests/test_sync.py
 
 .PHONY: chromium

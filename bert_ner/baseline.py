@@ -157,7 +157,7 @@ def train_bilstm(
         torch.optim.Adam(model.parameters(), lr=lr),
         window_tokenizer.encode(words),
         [],
-        None,
+        -1,
     )
     for epoch in range(1, epochs + 1):
         loss = train_epoch(
@@ -167,7 +167,7 @@ def train_bilstm(
         log.append(
             dict(epoch=epoch, loss=round(loss, 5), f1=entity_scores(gold, [t.tags for t in pred])["micro"]["f1"])
         )
-        if best is None or log[-1]["f1"] > log[best]["f1"]:
+        if best < 0 or log[-1]["f1"] > log[best]["f1"]:
             best, kept = epoch - 1, {k: v.clone() for k, v in model.state_dict().items()}
         elif epoch - 1 - best >= patience: break
     done = dict(run=run, log=log, f1=log[best]["f1"], minutes=round((time.monotonic() - began) / 60, 2))

@@ -11,7 +11,7 @@ __all__ = ['resolve_checkpoint', 'encoder_name', 'load_model_and_tokenizer', 'ma
 # %% ../nbs/03_bert.ipynb #0003
 import ctypes, re, shutil, time
 from collections import Counter
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import is_zipfile
 from .core import *
@@ -36,12 +36,9 @@ def resolve_checkpoint(
     Raises `BertNerError` if its package is not installed."""
     if model_name_or_path.startswith("package:"):
         name, _, folder = model_name_or_path.removeprefix("package:").partition("/")
-        spec = find_spec(name)
-        if spec is None:
-            raise BertNerError(f"the package {name} is not installed: `pip install {name.replace('_', '-')}`")
-        return str(Path(spec.submodule_search_locations[0])/folder)
-    for folder in (Path(model_name_or_path).expanduser(), ROOT/model_name_or_path):
-        if folder.is_dir(): return str(folder)
+        return str(package_dir(name)/folder)
+    for path in (Path(model_name_or_path).expanduser(), ROOT/model_name_or_path):
+        if path.is_dir(): return str(path)
     return model_name_or_path
 
 def encoder_name(
@@ -58,7 +55,7 @@ def encoder_name(
 # %% ../nbs/03_bert.ipynb #0009
 def load_model_and_tokenizer(
     model_name_or_path: str,       # see `resolve_checkpoint`
-    tags: list[str] = GMB_TAGS,    # the tag set
+    tags: Sequence[str] = GMB_TAGS,  # the tag set
     dropout: float | None = None,  # in the encoder, none on attention weights; None: as pretrained
 ):                                 # (model with a new head for `tags`, transformers' tokenizer)
     "Load the encoder `model_name_or_path`. Raises `BertNerError` if neither a folder nor the model hub has it."
@@ -420,7 +417,7 @@ def fine_tune(
         save_fine_tuned(folder, trainer.model, window_tokenizer, tags, done)
         shutil.rmtree(checkpoints)
     world.wait_for_everyone()
-    return completed_run(folder, run)
+    return read_json(folder/"training.json")
 
 # %% ../nbs/03_bert.ipynb #0041e
 def fine_tune_distributed(

@@ -8,14 +8,14 @@ __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File'
            'parse_folder', 'run_stage_command', 'stage_code_', 'train', 'to_onnx_command', 'to_tensorrt', 'experiments',
            'publish', 'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server',
            'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats', 'repository_dir', 'prepare_triton',
-           'rollback_command', 'setup_triton', 'serving_port', 'serve_command', 'check_port', 'demo_local',
-           'demo_triton', 'main', 'run_app']
+           'rollback_command', 'setup_triton', 'serve_command', 'check_port', 'demo_local', 'demo_triton', 'main',
+           'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
 import json, os, re, signal, sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand, TyperGroup
 from .core import *
@@ -23,7 +23,7 @@ from .stages import *
 from .pipeline import *
 
 # %% ../nbs/09_cli.ipynb #0016
-UsageError = typer.BadParameter.__base__   # click's, which typer does not export
+UsageError: Any = typer.BadParameter.__base__   # click's, which typer does not export
 OPTION = re.compile(r"-[A-Za-z]\S*|--[A-Za-z][\w-]*(=.*)?", re.S)   # the form of an option
 
 class Verb(TyperCommand):
@@ -49,7 +49,7 @@ class Verb(TyperCommand):
             if "extra argument" in e.message: e.message += "; put a text of several words into quotes"
             raise
 
-# %% ../nbs/09_cli.ipynb #0016ax
+# %% ../nbs/09_cli.ipynb #0016-1
 class Verbs(TyperGroup):
     "Lists commands with whole sentences."
     def format_commands(self, ctx, formatter):
@@ -62,7 +62,7 @@ class Verbs(TyperGroup):
                 ]
             )
 
-# %% ../nbs/09_cli.ipynb #0016bx
+# %% ../nbs/09_cli.ipynb #0016-2
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
@@ -77,7 +77,7 @@ def show_version(wanted: bool):
     from bert_ner import __version__
     if wanted: print(f"bert-ner {__version__}"); raise typer.Exit()
 
-# %% ../nbs/09_cli.ipynb #0016cx
+# %% ../nbs/09_cli.ipynb #0016-3
 @app.callback()
 def program(
     version: Annotated[
@@ -106,7 +106,7 @@ def parse_port(value: str) -> int:
     if str(value).isascii() and str(value).isdigit() and 1 <= int(value) <= 65535: return int(value)
     raise typer.BadParameter(f"'{value}' is not a port: choose one from 1 to 65535")
 
-# %% ../nbs/09_cli.ipynb #0016bax
+# %% ../nbs/09_cli.ipynb #0016b-1
 def parse_url(value: str) -> str:
     "Parse host:port. Raises `typer.BadParameter` if it is invalid."
     host, _, port = value.rpartition(":")
@@ -115,12 +115,13 @@ def parse_url(value: str) -> str:
     except typer.BadParameter: pass
     raise typer.BadParameter(f"'{value}' is not the address of a server: use host:port, as in localhost:8001")
 
-# %% ../nbs/09_cli.ipynb #0016bbx
+# %% ../nbs/09_cli.ipynb #0016b-2
 def parse_folder(value: str) -> Path:
     "Parse a path. Raises `typer.BadParameter` if it is empty, as from an unset variable."
     if value: return Path(value)
     raise typer.BadParameter("the name of the folder is empty")
 
+# %% ../nbs/09_cli.ipynb #0016b-3
 Sets = Annotated[
     list[str],
     typer.Option(
@@ -147,6 +148,8 @@ Encoding = Annotated[
         show_default=False,
     ),
 ]
+
+# %% ../nbs/09_cli.ipynb #0016b-4
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Model = Annotated[
     Optional[Path],
@@ -193,13 +196,13 @@ def run_stage_command(
     load_params()
     print(f"wrote {run_stage(name, quick).relative_to(ROOT)}")
 
-# %% ../nbs/09_cli.ipynb #0017ax
+# %% ../nbs/09_cli.ipynb #0017-1
 @app.command("stage-code", hidden=True)
 def stage_code_():
     "Write the code of each stage to .stages/, by which DVC detects changed stages."
     write_stage_code()
 
-# %% ../nbs/09_cli.ipynb #0017bx
+# %% ../nbs/09_cli.ipynb #0017-2
 @app.command(cls=Verb)
 def train(
     sets: Sets = [],
@@ -215,7 +218,7 @@ def train(
     "Train BERT on the corpus. Runs the DVC stage bert and what it depends on; needs the project's folder."
     dvc_run("bert", [*sets, *([f"bert.nproc_per_node={nproc_per_node}"] if nproc_per_node else [])])
 
-# %% ../nbs/09_cli.ipynb #0017cx
+# %% ../nbs/09_cli.ipynb #0017-3
 @app.command("to-onnx", cls=Verb)
 def to_onnx_command(sets: Sets = []):
     """Convert the trained model to ONNX in fp32 and int8, and compare both with it.
@@ -302,8 +305,8 @@ def read_texts(
                 "its encoding with --file and --encoding"
             ) from None
     if file == "": raise UsageError("--file needs the name of a file")
-    name = "standard input" if file in (None, "-") else file
-    try: data = read_input() if name == "standard input" else Path(file).read_bytes()
+    name = "standard input" if file is None or file == "-" else file
+    try: data = read_input() if name == "standard input" else Path(name).read_bytes()
     except FileNotFoundError: raise BertNerError(f"there is no file {name}") from None
     except (OSError, ValueError) as e:
         raise BertNerError(f"{name} cannot be read: {getattr(e, 'strerror', '') or e}") from None
@@ -315,7 +318,7 @@ def read_texts(
         )
     return check_text(text, name)
 
-# %% ../nbs/09_cli.ipynb #0019ax
+# %% ../nbs/09_cli.ipynb #0019-1
 def read_input() -> bytes:
     "All of standard input; at a terminal, prints a prompt. Raises `BertNerError` if it is closed."
     if sys.stdin is None: raise BertNerError("standard input is closed: give a text or --file")
@@ -331,10 +334,10 @@ def print_json(
     except UnicodeEncodeError: out = json.dumps(obj)
     print(out)
 
-# %% ../nbs/09_cli.ipynb #0019bx
+# %% ../nbs/09_cli.ipynb #0019-2
 def show_entities(
-    entities: "Entities",  # of one text
-    as_json: bool,         # JSON, not a table
+    entities,       # of one text: Entities
+    as_json: bool,  # JSON, not a table
 ) -> None:
     "Print `entities`, one per line: offsets, label, score, text. If there are none, print so on standard error."
     if as_json: print_json([e.to_dict() for e in entities])
@@ -364,7 +367,7 @@ def load_tagger(
     from bert_ner.engines import default_model_dir
     return Tagger.from_pretrained(model or default_model_dir(), engine)
 
-# %% ../nbs/09_cli.ipynb #0020ax
+# %% ../nbs/09_cli.ipynb #0020-1
 def describe_server(
     url: str,  # host:port of gRPC
 ) -> str:
@@ -375,7 +378,7 @@ def describe_server(
         about = client.get_model_metadata("bert_ner", client_timeout=10)
     return f"version {', '.join(about.versions)} of {about.name} on the Triton server at {url}"
 
-# %% ../nbs/09_cli.ipynb #0020bx
+# %% ../nbs/09_cli.ipynb #0020-2
 def tag_and_show(
     text: str,      # to tag
     tagger,         # Tagger or TritonTagger
@@ -422,7 +425,7 @@ def infer(
     given = read_texts(text, file, encoding)
     tag_and_show(given, load_tagger(engine, model, url), as_json, verbose)
 
-# %% ../nbs/09_cli.ipynb #0020aax
+# %% ../nbs/09_cli.ipynb #0020a-1
 @app.command("infer-tensorrt", cls=Verb)
 def infer_tensorrt(
     text: Text = None,
@@ -526,7 +529,7 @@ def annotate_command(
     )
     if done["rejected"] and not done["rows"]: raise typer.Exit(1)
 
-# %% ../nbs/09_cli.ipynb #0021ax
+# %% ../nbs/09_cli.ipynb #0021-1
 @app.command()
 def stats(
     target: Annotated[str, typer.Argument(help="What annotate wrote.")],
@@ -562,7 +565,7 @@ def repository_dir(
     "The path of the model repository for `backend`."
     return ROOT/"model_repository" if backend == "embedded" else artifact_path("models", f"triton/{backend}")
 
-# %% ../nbs/09_cli.ipynb #0022ax
+# %% ../nbs/09_cli.ipynb #0022-1
 @app.command("prepare-triton", cls=Verb)
 def prepare_triton(
     backend: Backend = "embedded",
@@ -577,7 +580,7 @@ def prepare_triton(
     folder = build_repository(repository_dir(backend), backend, model, engine)
     print(f"wrote version {list_versions(folder)[-1]} of {folder} (backend {backend})")
 
-# %% ../nbs/09_cli.ipynb #0022bx
+# %% ../nbs/09_cli.ipynb #0022-2
 @app.command("rollback", cls=Verb)
 def rollback_command(backend: Backend = "embedded"):
     "Set the newest version of the model repository aside, so that the previous one is served again."
@@ -593,13 +596,9 @@ def setup_triton():
     ensure_venv()
 
 # %% ../nbs/09_cli.ipynb #0022a
-def serving_port(
-    what: str,  # "HTTP", "gRPC" or "metrics"
-):              # an annotated type
-    "An option for a port of the server."
-    return Annotated[int, typer.Option(parser=parse_port, metavar="PORT", help=f"Port of {what}.")]
+_PORT: Any = dict(parser=parse_port, metavar="PORT")
 
-# %% ../nbs/09_cli.ipynb #0022aax
+# %% ../nbs/09_cli.ipynb #0022a-1
 @app.command("serve", cls=Verb)
 def serve_command(
     docker: Annotated[bool, typer.Option("--docker", help="Serve with NVIDIA's container (docker compose).")] = False,
@@ -611,9 +610,9 @@ def serve_command(
             help="With --docker: onnx or tensorrt, as prepared.  [default: onnx]",
         ),
     ] = None,
-    http: serving_port("HTTP") = 8000,
-    grpc: serving_port("gRPC") = 8001,
-    metrics: serving_port("metrics") = 8002,
+    http: Annotated[int, typer.Option(help="Port of HTTP.", **_PORT)] = 8000,
+    grpc: Annotated[int, typer.Option(help="Port of gRPC.", **_PORT)] = 8001,
+    metrics: Annotated[int, typer.Option(help="Port of metrics.", **_PORT)] = 8002,
     verbose: Verbose = False,
 ):
     "Serve the model with Triton on this machine until Ctrl-C."
@@ -637,7 +636,7 @@ def check_port(
     from bert_ner.triton.environment import find_free_ports
     return find_free_ports([port])[0]
 
-# %% ../nbs/09_cli.ipynb #0023ax
+# %% ../nbs/09_cli.ipynb #0023-1
 @app.command("demo-local", cls=Verb)
 def demo_local(port: Port = None, model: Model = None, browser: Browser = True, verbose: Verbose = False):
     "Show a page that highlights the entities of a text, tagged on this machine."
@@ -652,7 +651,7 @@ def demo_local(port: Port = None, model: Model = None, browser: Browser = True, 
     if model: os.environ["BERT_NER_MODEL"] = str(model.resolve())
     serve_page(port, browser)
 
-# %% ../nbs/09_cli.ipynb #0023bx
+# %% ../nbs/09_cli.ipynb #0023-2
 @app.command("demo-triton", cls=Verb)
 def demo_triton(
     port: Port = None,
@@ -671,7 +670,8 @@ def demo_triton(
     from bert_ner.demo import serve_page
     from bert_ner.triton.server import TritonServer
     port, os.environ["BERT_NER_ENGINE"] = check_port(port), "triton"
-    with nullcontext() if url else TritonServer() as server:
+    server: Any = nullcontext() if url else TritonServer()
+    with server:
         os.environ["BERT_NER_TRITON"] = url or server.urls["grpc"]
         about = describe_server(os.environ["BERT_NER_TRITON"])        # report a missing server now
         if verbose: say(about)
@@ -692,8 +692,9 @@ def main():
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)                       # else Python complains at exit
     raise SystemExit(status)
 
-def run_app() -> int:  # the exit status
+def run_app() -> int | str:  # the exit status
     "Run the command line through typer."
     try: app()
     except SystemExit as e: return 128 + signal.SIGPIPE if isinstance(e.__context__, BrokenPipeError) else e.code or 0
     except KeyboardInterrupt: return 128 + signal.SIGINT
+    return 0

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LIBRARY_DIR', 'ROOT', 'PARAM_RULES', 'SEED', 'GMB_LABELS', 'GMB_TAGS', 'GMB_LABEL_NAMES', 'BertNerError',
-           'is_project', 'find_project_root', 'list_notebooks', 'training_hint', 'load_params', 'artifact_path',
-           'check_params', 'StageParams', 'stage_params', 'entity_labels', 'seed_everything', 'assign_split',
-           'atomic_path', 'write_json', 'read_json', 'file_hash', 'detect_encoding', 'decode_text', 'check_text',
-           'check_texts', 'available_cpus', 'hardware_info', 'write_metrics', 'completed_run']
+           'is_project', 'find_project_root', 'package_dir', 'list_notebooks', 'training_hint', 'load_params',
+           'artifact_path', 'check_params', 'StageParams', 'stage_params', 'entity_labels', 'seed_everything',
+           'assign_split', 'atomic_path', 'write_json', 'read_json', 'file_hash', 'detect_encoding', 'decode_text',
+           'check_text', 'check_texts', 'available_cpus', 'hardware_info', 'write_metrics', 'completed_run']
 
 # %% ../nbs/00a_core.ipynb #0003
 import codecs, errno, hashlib, json, math, os, random, re, shutil, sys
@@ -43,7 +43,16 @@ def find_project_root(
     here = Path(globals().get("__file__", start/"x")).resolve().parent
     return next((f for f in (start, *start.parents, here, *here.parents) if is_project(f)), start)
 
-LIBRARY_DIR = Path(find_spec("bert_ner").submodule_search_locations[0])  # where bert_ner itself is
+def package_dir(
+    name: str,  # of a Python package, e.g. "bert_ner"
+) -> Path:
+    "The folder of the package `name`, which is not imported. Raises `BertNerError` if it is not installed."
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise BertNerError(f"the package {name} is not installed: `pip install {name.replace('_', '-')}`")
+    return Path(spec.submodule_search_locations[0])
+
+LIBRARY_DIR = package_dir("bert_ner")
 ROOT = find_project_root()
 
 def list_notebooks() -> list[Path]:  # absolute
@@ -101,18 +110,23 @@ def _integer(low, high=None):
     return f"an integer from {low}" + (
         f" to {high}" if high is not None else ""
     ), lambda v: type(v) is int and low <= v and (high is None or v <= high)
+
 def _number(words, ok):
     return (
         f"a number {words}",
         lambda v: isinstance(v, (int, float)) and type(v) is not bool and math.isfinite(v) and ok(v),
     )
+
 def _list(rule, least=1):
     return (
         f"a list, {'at least one value' if least else 'maybe empty'}, each {rule[0]}",
         lambda v: isinstance(v, (list, tuple)) and len(v) >= least and all(map(rule[1], v)),
     )
+
 def _one_of(*values):
     return " or ".join(map(json.dumps, values)), lambda v: any(type(v) is type(w) and v == w for w in values)
+
+# %% ../nbs/00a_core.ipynb #0016b-1
 _TEXT, _NAME = (
     ("a text", lambda v: isinstance(v, str)),
     ("letters, digits, _ . - only", lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*", v)),
@@ -133,6 +147,7 @@ _DROPOUT, _WEIGHT, _SWITCH = (
     _one_of(True, False),
 )
 
+# %% ../nbs/00a_core.ipynb #0016b-8
 PARAM_RULES = dict(  # stage -> parameter -> (in words, test)
     data=dict(
         name=_NAME,
@@ -206,6 +221,7 @@ PARAM_RULES = dict(  # stage -> parameter -> (in words, test)
     ),
 )
 
+# %% ../nbs/00a_core.ipynb #0016b-9
 def check_params(
     stage: str,    # e.g. "bert"
     values: dict,  # name -> value; other names are ignored, so a notebook passes `globals()`
@@ -225,13 +241,14 @@ def check_params(
 # %% ../nbs/00a_core.ipynb #0016d
 class StageParams(dict):
     "The parameters of one stage; `stage` is its name."
+    stage = ""
     def __missing__(self, key):
         raise BertNerError(
             f"params.yaml has no {self.stage}.{key}: it is older than the notebook, so run `git "
             "checkout params.yaml`, or compose it anew with dvc exp run -S"
         )
 
-# %% ../nbs/00a_core.ipynb #0016dax
+# %% ../nbs/00a_core.ipynb #0016d-1
 def stage_params(
     stage: str,           # e.g. "bert"
     quick: bool = False,  # the small values of conf/quick.yaml, under the corpus "quick"; also by BERT_NER_QUICK=1
@@ -388,7 +405,7 @@ def detect_encoding(
         return ("utf-16-le" if high > low else "utf-16-be"), False
     return "utf-8", False
 
-# %% ../nbs/00a_core.ipynb #0034bax
+# %% ../nbs/00a_core.ipynb #0034b-1
 def decode_text(
     data: bytes,             # all of it
     encoding: str = "",      # e.g. "cp1252"; empty: by byte order mark, else UTF-8

@@ -12,6 +12,7 @@ __all__ = ['GMB_COLUMNS', 'CORPUS_SUFFIXES', 'LINE_END', 'TAG_PATTERN', 'WORD_ID
 # %% ../nbs/00h_corpus.ipynb #0003
 import bz2, codecs, csv, gzip, io, lzma, re, zipfile, zlib
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from .core import *
@@ -110,7 +111,7 @@ def unpack(
                 return info.filename, z.read(info)
         if member: raise BertNerError(f"data.member is '{member}', and {path} is no zip")
         for head, module, end in ((b"\x1f\x8b", gzip, ".gz"), (b"BZh", bz2, ".bz2"), (b"\xfd7zXZ\0", lzma, ".xz")):
-            if data.startswith(head): data, path = module.decompress(data), str(path).removesuffix(end)
+            if data.startswith(head): data, path = module.decompress(data), Path(str(path).removesuffix(end))
     except NotImplementedError as e:
         raise BertNerError(
             f"{path} has a compression that cannot be read here ({e}): compress it again, or unpack it"
@@ -178,7 +179,7 @@ def resolve_encoding(
         raise BertNerError(f"{name} is not {codec}: leave data.encoding out where it is UTF-8")
     return "utf-8-sig" if family(codec) == "utf-8" else found if shown else codec
 
-# %% ../nbs/00h_corpus.ipynb #0009gax
+# %% ../nbs/00h_corpus.ipynb #0009g-1
 def decode_corpus(
     data: bytes,           # a corpus
     encoding: str | None,  # as in `resolve_encoding`
@@ -214,7 +215,7 @@ def split_csv_row(
         for c in (c.strip(" ") for c in line.split(delimiter))
     ]
 
-# %% ../nbs/00h_corpus.ipynb #0010ax
+# %% ../nbs/00h_corpus.ipynb #0010-1
 def normalize_column(
     name: str,  # of a column
 ) -> str:
@@ -303,7 +304,7 @@ def split_conll_lines(
         out.append((n, cells))
     return out
 
-# %% ../nbs/00h_corpus.ipynb #0013ax
+# %% ../nbs/00h_corpus.ipynb #0013-1
 def has_word_ids(
     rows: list[tuple[int, list[str]]],  # from `split_conll_lines`
 ) -> bool:
@@ -373,6 +374,7 @@ def iter_conll(
         yield n, opens, cells[1 if ids else 0], tag
         opens = False
 
+# %% ../nbs/00h_corpus.ipynb #0013b-1
 def _hash_is_word(rows, i, width):
     """Whether row `i`, which begins with `#` and opens a sentence, is a word: it has the columns of the next rows,
     and a tag."""
@@ -397,7 +399,7 @@ def to_iob2(
 def tag_error(
     tag: str,                # of this row, in IOB2
     before: str,             # that it may continue, "O" at a sentence's start
-    tags: list[str] | None,  # the tags that may occur, None for any
+    tags: Sequence[str] | None,  # the tags that may occur, None for any
 ) -> str | None:             # what is wrong; None if nothing is
     "Why `tag` is not valid IOB2 after `before`, given the tag set `tags`."
     if not tag: return "no tag: O, B-type and I-type are"
@@ -410,7 +412,7 @@ def tag_error(
             "" if tags else ": if the file is in IOB1, add -S data.scheme=iob1"
         )
 
-# %% ../nbs/00h_corpus.ipynb #0018ax
+# %% ../nbs/00h_corpus.ipynb #0018-1
 CONTROL_CHARS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 def word_error(
@@ -431,7 +433,7 @@ def word_error(
 # %% ../nbs/00h_corpus.ipynb #0020
 def iter_tagged_tokens(
     rows,                    # from `iter_csv` or `iter_conll`
-    tags: list[str] | None,  # the tags that may occur, None for any
+    tags: Sequence[str] | None,  # the tags that may occur, None for any
     scheme: str = "iob2",    # that they are in, see `to_iob2`
 ):
     """Yield `(starts a sentence, word, IOB2 tag)` for each row.
@@ -469,7 +471,7 @@ def iter_corpus(
     for row in (iter_csv if table else iter_conll)(lines): yield row; empty = False
     if empty: raise BertNerError("no rows" + (" after the header" if table else ""))
 
-# %% ../nbs/00h_corpus.ipynb #0021ax
+# %% ../nbs/00h_corpus.ipynb #0021-1
 @contextmanager
 def naming_file(
     path: Path,  # a file
@@ -478,11 +480,11 @@ def naming_file(
     try: yield
     except BertNerError as e: raise BertNerError(str(e) if str(path) in str(e) else f"{path}: {e}") from None
 
-# %% ../nbs/00h_corpus.ipynb #0021bx
+# %% ../nbs/00h_corpus.ipynb #0021-2
 def read_corpus(
     path: Path,                          # a CSV, a CoNLL file, or an archive that holds one
     encoding: str | None = "utf-8",      # of the file, see `resolve_encoding`
-    tags: list[str] | None = GMB_TAGS,   # the tags that may occur, None for any
+    tags: Sequence[str] | None = GMB_TAGS,  # the tags that may occur, None for any
     scheme: str = "iob2",                # that they are in, see `to_iob2`
     member: str = "",                    # of a zip, see `find_member`
 ) -> list[tuple[list[str], list[str]]]:  # (words, tags) of each sentence, in the order of the file

@@ -9,6 +9,7 @@ __all__ = ['GMB_MD5', 'GMB_SHA256', 'GMB_KAGGLE', 'download_gmb', 'ensure_gmb', 
 
 # %% ../nbs/01_data.ipynb #0003
 import hashlib, json, os, re, shutil, zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from .core import *
 from .corpus import *
@@ -44,7 +45,7 @@ def ensure_gmb(
             verify_gmb(tmp, source)
     return verify_gmb(place, place)
 
-# %% ../nbs/01_data.ipynb #0032ax
+# %% ../nbs/01_data.ipynb #0032-1
 def zip_contains(
     path: Path,  # any file
     name: str,   # of a file
@@ -54,7 +55,7 @@ def zip_contains(
     with zipfile.ZipFile(path) as z:
         return any(Path(n).name.lower() == name and "__MACOSX" not in n for n in z.namelist())
 
-# %% ../nbs/01_data.ipynb #0032bx
+# %% ../nbs/01_data.ipynb #0032-2
 def verify_gmb(
     file: Path,    # the CSV
     source: Path,  # its name in messages
@@ -84,7 +85,7 @@ def custom_corpus_path(
         )
     return ROOT/str(path)
 
-# %% ../nbs/01_data.ipynb #0036ax
+# %% ../nbs/01_data.ipynb #0036-1
 def load_corpus(
     name: str,                # "sample", "gmb", or the name of your own corpus
     path: str = "",           # gmb: a local CSV or zip; your own: its file
@@ -115,7 +116,7 @@ def load_corpus(
 # %% ../nbs/01_data.ipynb #0038
 def build_split(
     rows: list[dict],  # id, words, tags
-    tags: list[str],   # the tag set, in the model's order
+    tags: Sequence[str],  # the tag set, in the model's order
 ):                     # datasets.Dataset
     "A split of the corpus, with a fingerprint of its content, so that equal corpora make equal files."
     from datasets import ClassLabel, Dataset, Features, List, Value
@@ -128,7 +129,7 @@ def build_split(
 
 def to_dataset(
     sentences: list[tuple[list[str], list[str]]],  # (words, tags) of each
-    tags: list[str] = GMB_TAGS,                    # the tag set, in the model's order
+    tags: Sequence[str] = GMB_TAGS,                # the tag set, in the model's order
     seed: int = SEED,                              # of the split
 ):                                                 # datasets.DatasetDict: id, words, tags
     "Split `sentences` by content into train, validation and test; `id` is the sentence's index in the file."
@@ -184,7 +185,7 @@ def add_training_sentences(
     )
     return DatasetDict({**ds, "train": build_split(rows, names)}), counts
 
-# %% ../nbs/01_data.ipynb #0044bax
+# %% ../nbs/01_data.ipynb #0044b-1
 def add_extra_files(
     ds,           # datasets.DatasetDict, from `to_dataset`
     more,         # a file or folder, or a list of them; a relative path starts at the project's root; empty: nothing
@@ -208,7 +209,7 @@ def add_extra_files(
     ds, counts = add_training_sentences(ds, sentences)
     return ds, dict(more=counts), digest
 
-# %% ../nbs/01_data.ipynb #0044bbx
+# %% ../nbs/01_data.ipynb #0044b-2
 def extra_files(
     more,         # as in `add_extra_files`
 ) -> list[Path]:  # the files

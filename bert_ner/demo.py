@@ -11,6 +11,7 @@ __all__ = ['CONFIRMED', 'EXAMPLES', 'FUNCTION_WORDS', 'MAX_TEXT_CHARS', 'PAGE', 
 # %% ../nbs/07_demo.ipynb #0003
 import csv, io, json, logging, os, re, sys, time, unicodedata, uuid
 from collections import Counter
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from fastcore.basics import patch
@@ -79,7 +80,7 @@ def apply_correction(
     start: int,                     # first character of the selection
     end: int,                       # character after its last
     label: str,                     # "": no entity
-    types: list[str] = GMB_LABELS,  # all labels
+    types: Sequence[str] = GMB_LABELS,  # all labels
 ) -> list[Entity]:                  # in the order of the text
     """`entities` after a user has labeled the words within `start` to `end`; the new entity's score is 1.
 
@@ -101,7 +102,8 @@ def apply_corrections(
     types: list[str],            # all labels
 ) -> tuple[list[Entity], list]:  # the entities; for each edit [start, end, words], or why it is ignored
     "`entities` after `edits`, applied in order. An edit whose words are no longer there is ignored."
-    made, bounds = [], set()
+    made: list = []
+    bounds = set()
     if any(e[2] == CONFIRMED for e in edits):
         bounds = {x for s in split_tagged_sentences(text, []) for x in (s[0][0], s[-1][1])}
     for start, end, label, words, pinned in ((*e, None, None)[:5] for e in edits):
@@ -226,7 +228,7 @@ def detect_foreign_language(
     if len(words) < 20: return ""
     counted = Counter(words)
     share = {name: sum(counted[w] for w in known.split()) / len(words) for name, known in FUNCTION_WORDS.items()}
-    best = max(share, key=share.get)
+    best = max(share, key=share.__getitem__)
     plain = best == "English" or share[best] < .15 or share[best] < 2 * share["English"]
     return "" if plain or sum(w in counted for w in FUNCTION_WORDS[best].split()) < 4 else f"looks like {best}"
 
@@ -235,7 +237,8 @@ def available_engines(
     folder: Path,  # a tagger's folder
 ) -> dict:         # name -> (label, how to open its tagger, given a server's address)
     "The engines that the page offers for `folder`."
-    folder, out = Path(folder), {}
+    folder = Path(folder)
+    out: dict[str, tuple[str, Callable]] = {}
     files = {"onnx": ("ONNX Runtime", "model.onnx"), "onnx-int8": ("ONNX Runtime, int8", "model.int8.onnx")}
     if find_spec("openvino"):
         files |= {"openvino": ("OpenVINO", "model.onnx"), "openvino-int8": ("OpenVINO, int8", "model.int8.onnx")}
@@ -408,7 +411,7 @@ def words(self: NerWidget,
     start, end = touched_words(ask["text"], ask["start"], ask["end"])
     return dict(start=start, end=end)
 
-# %% ../nbs/07_demo.ipynb #0038aax
+# %% ../nbs/07_demo.ipynb #0038a-1
 @patch
 def sentence(self: NerWidget,
     ask: dict,  # text, edits, engines, url; start, end: a position in the text
@@ -424,7 +427,7 @@ def sentence(self: NerWidget,
     inside = [[e.start, e.end, e.label] for e in entities if start <= e.start < end]
     return dict(start=start, end=end, words=text[start:end], entities=inside)
 
-# %% ../nbs/07_demo.ipynb #0038abx
+# %% ../nbs/07_demo.ipynb #0038a-2
 @patch
 def decode(self: NerWidget,
     ask: dict,  # data: a file's bytes; name: its name; encoding: "" or the user's choice
@@ -465,13 +468,13 @@ def export_file(self: NerWidget,
         for e in found(text, ask.get("edits", []), engine, ask["url"])[0]
         if e.label not in ask["hidden"] and e.score >= ask["least"]
     ]
-    made = dict(
+    writers: dict[str, tuple[str, Callable[[], str]]] = dict(
         json=("application/json", lambda: entities_to_json(text, shown, engine)),
         csv=("text/csv;charset=utf-8", lambda: entities_to_csv(shown)),
         conll=("text/plain;charset=utf-8", lambda: Entities(shown, text).to_conll()),
         html=("text/html", lambda: to_inline_html(text, shown)),
     )
-    return dict(name=f"entities.{what}", type=made[what][0], content=made[what][1]())
+    return dict(name=f"entities.{what}", type=writers[what][0], content=writers[what][1]())
 
 # %% ../nbs/07_demo.ipynb #0040
 def page_model(

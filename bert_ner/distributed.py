@@ -57,6 +57,7 @@ def _run_worker(
     record(getattr(import_module(module), name))(*args, **options)
     distributed_state().destroy_process_group()
 
+# %% ../nbs/03a_distributed.ipynb #0041b-1
 def _launch_workers(
     job: str,             # folder with job.pickle; failures.json is written if a process fails
     nproc_per_node: int,  # processes

@@ -84,7 +84,7 @@ def results_table(
         + more
     )
 
-# %% ../nbs/10_docs.ipynb #0008ax
+# %% ../nbs/10_docs.ipynb #0008-1
 def thresholds_text(
     figures: Figures,
     corpus: str,  # e.g. "sample"
@@ -173,7 +173,7 @@ def rebase_links(
     def turned(link): return posixpath.relpath(posixpath.join("nbs", link), folder or ".")
     return re.sub(r"\]\((?!\w+:|#|/)([^)\s]+)", lambda m: f"]({turned(m[1])}", text)
 
-# %% ../nbs/10_docs.ipynb #0016ax
+# %% ../nbs/10_docs.ipynb #0016-1
 def render_page(
     name: str = "README.md",  # a key of `PAGES`
     committed: bool = False,  # use the figures of git's last commit
@@ -189,7 +189,7 @@ def render_page(
             parts.append(rebase_links(shown, folder))
     return "\n\n".join(p.strip() for p in parts if p.strip()) + "\n"
 
-# %% ../nbs/10_docs.ipynb #0016bx
+# %% ../nbs/10_docs.ipynb #0016-2
 def write_pages() -> list[Path]:  # the written files
     "Write the `PAGES`."
     for name in PAGES:
@@ -285,6 +285,7 @@ def _exporter():
     exporter.register_filter("clean_html", lambda text: text)
     return exporter
 
+# %% ../nbs/10_docs.ipynb #0023-1
 def notebook_page(
     notebook: Path,                # to show, with its outputs
     links: list[tuple[str, str]],  # (name, address) of the navigation line
@@ -311,7 +312,7 @@ def notebook_page(
     bar = '<nav class="pages">' + "".join(f'<a href="{a}">{html.escape(n)}</a>' for n, a in links) + "</nav>"
     return re.sub(r"(<body[^>]*>)", lambda m: m[1] + STYLE_SHEET + bar, text, count=1)
 
-# %% ../nbs/10_docs.ipynb #0023ax
+# %% ../nbs/10_docs.ipynb #0023-2
 def api_page(
     modules: list[str],  # names of modules of the library, e.g. "triton.client"
 ) -> str:                # HTML
@@ -344,7 +345,7 @@ def title(
     "The first heading of `guide`."
     return guide.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
 
-# %% ../nbs/10_docs.ipynb #0025ax
+# %% ../nbs/10_docs.ipynb #0025-1
 def guide_page(
     guide: Path,      # a page of docs/
     stems: set[str],  # pages of the site
@@ -361,13 +362,14 @@ def guide_page(
     body = re.sub(r"<a class=.anchor-link.*?</a>", "", markdown2html(text))
     return page(f"bert-ner: {title(guide)}", f'<p><a href="index.html">bert-ner</a></p>{body}')
 
-# %% ../nbs/10_docs.ipynb #0025bx
+# %% ../nbs/10_docs.ipynb #0025-2
 @cache
 def _settings():
     parser = ConfigParser(delimiters=["="], interpolation=None)
     parser.read(ROOT/"settings.ini", encoding="utf-8")
     return parser["DEFAULT"]
 
+# %% ../nbs/10_docs.ipynb #0025-3
 def index_page(
     figures: Figures,
     pages: dict[Path, dict[str, str]],  # notebook -> {"sample" or "notebook": address}
@@ -400,7 +402,7 @@ def index_page(
         "exports</a></p>",
     )
 
-# %% ../nbs/10_docs.ipynb #0025cx
+# %% ../nbs/10_docs.ipynb #0025-4
 def published_address(
     path: str,  # of a file, from the project's root
 ) -> str:

@@ -9,6 +9,7 @@ __all__ = ['QDQ_REPLACEMENTS', 'ENGINES', 'SHIPPED_DIR', 'OnnxEngine', 'to_qdq',
 
 # %% ../nbs/00d_engines.ipynb #0003
 import os
+from collections.abc import Callable
 from functools import cache, cached_property
 from importlib import import_module
 from importlib.util import find_spec
@@ -201,7 +202,7 @@ def supports_bf16() -> bool:  # True if bf16 matrix products are faster than fp3
     has = torch.cpu.get_capabilities()
     return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
-# %% ../nbs/00d_engines.ipynb #0017tax
+# %% ../nbs/00d_engines.ipynb #0017t-1
 class TorchEngine:
     "Logits by PyTorch, in fp32 or, with `bf16`, under bf16 autocast; on the GPU if there is one."
     def __init__(self,
@@ -235,7 +236,7 @@ class TorchEngine:
 # %% ../nbs/00d_engines.ipynb #0018
 # name -> what opens it, given a tagger's folder and options: a function, or its import path ("module:name"), imported
 # when it is asked for
-ENGINES = {
+ENGINES: dict[str, Callable[..., Any] | str] = {
     "onnx": lambda folder, **kw: OnnxEngine(Path(folder)/"model.onnx", **kw),
     "onnx-int8": lambda folder, **kw: OnnxEngine(Path(folder)/"model.int8.onnx", **kw),
     "openvino": lambda folder, **kw: OpenVINOEngine(Path(folder)/"model.onnx", **kw),
@@ -293,6 +294,7 @@ def _import_opener(path):
     for part in attribute.split("."): opener = getattr(opener, part)
     return opener
 
+# %% ../nbs/00d_engines.ipynb #0018b-1
 def load_engine(
     name: str,     # a key of `ENGINES`
     folder: Path,  # a tagger's folder
@@ -331,7 +333,7 @@ def pretrained_dir() -> Path:  # a tagger's folder
         f"{SHIPPED_DIR} holds no model: {training_hint() if is_project(ROOT) else 'install bert-ner again'}"
     )
 
-# %% ../nbs/00d_engines.ipynb #0021ax
+# %% ../nbs/00d_engines.ipynb #0021-1
 def default_model_dir() -> Path:       # a tagger's folder
     """The model to use if none is named: the folder in the environment variable `BERT_NER_MODEL` (a relative path
     starts at the project's root); else what the project trained on a corpus other than the synthetic sample; else the
@@ -346,7 +348,7 @@ def default_model_dir() -> Path:       # a tagger's folder
         raise BertNerError(f"{ROOT/'params.yaml'} cannot be used ({e}): run `git checkout params.yaml`") from e
     return own if own.parent.name != "sample" and (own/"tagger.json").is_file() else pretrained_dir()
 
-# %% ../nbs/00d_engines.ipynb #0021bx
+# %% ../nbs/00d_engines.ipynb #0021-2
 def model_labels(
     folder: Path,  # a tagger's folder
 ) -> list[str]:    # in the model's order
@@ -365,6 +367,7 @@ def _has_cuda(package):
     import onnxruntime
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
+# %% ../nbs/00d_engines.ipynb #0021a-1
 def select_engine(
     folder: Path,               # a tagger's folder
     device: str | None = None,  # "cpu" or "cuda"; None: the CPU, or what the engine finds

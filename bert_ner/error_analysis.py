@@ -101,7 +101,7 @@ def entity_confidences(
             for real in [set(tags_to_spans(g))] for k, a, b in tags_to_spans(t.tags)]
     return np.array([s for s, _ in rows]), np.array([r for _, r in rows], dtype=bool)
 
-# %% ../nbs/00g_error_analysis.ipynb #0018ax
+# %% ../nbs/00g_error_analysis.ipynb #0018-1
 def reliability_table(
     scores: np.ndarray,  # float [entities], 0 to 1
     right: np.ndarray,   # bool [entities]
@@ -117,7 +117,7 @@ def reliability_table(
     )
     return table.set_index(pd.Index([f"{b / bins:.1f}-{(b + 1) / bins:.1f}" for b in table.index], name="bin"))
 
-# %% ../nbs/00g_error_analysis.ipynb #0018bx
+# %% ../nbs/00g_error_analysis.ipynb #0018-2
 def expected_calibration_error(
     scores: np.ndarray,  # float [entities], 0 to 1
     right: np.ndarray,   # bool [entities]

@@ -29,6 +29,7 @@ def _sentences_of_tags(sentences, name):
     if bad: raise ValueError(f"{name}, sentence {bad[0]}: {bad[1]!r} is no IOB2 tag (O, B-type or I-type)")
     return out
 
+# %% ../nbs/00e_metrics.ipynb #0006-1
 def entity_scores(
     gold: Iterable[Iterable[str]],  # IOB2 tags of each sentence
     pred: Iterable[Iterable[str]],  # the same shape
@@ -38,14 +39,14 @@ def entity_scores(
     Raises `ValueError` if shapes differ, a tag is not IOB2, or there is nothing to score."""
     from seqeval.metrics import classification_report, f1_score
     from seqeval.scheme import IOB2
-    gold, pred = _sentences_of_tags(gold, "gold"), _sentences_of_tags(pred, "pred")
-    if not gold or [len(s) for s in gold] != [len(s) for s in pred]:
+    golds, preds = _sentences_of_tags(gold, "gold"), _sentences_of_tags(pred, "pred")
+    if not golds or [len(s) for s in golds] != [len(s) for s in preds]:
         raise ValueError("gold and pred need the same sentences, at least one")
     none = {"precision": 0, "recall": 0, "f1-score": 0, "support": 0}
     # seqeval divides by the number of labels
     report = {"micro avg": none, "macro avg": none, "weighted avg": none}
-    if any(tags_to_spans(s) for s in gold + pred):
-        report = classification_report(gold, pred, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
+    if any(tags_to_spans(s) for s in golds + preds):
+        report = classification_report(golds, preds, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
     def row(r):
         return {k.replace("f1-score", "f1"): round(float(v), 5) if k != "support" else int(v) for k, v in r.items()}
     labels = {k: row(v) for k, v in report.items() if k not in ("micro avg", "macro avg", "weighted avg")}
@@ -55,8 +56,8 @@ def entity_scores(
         micro=row(report["micro avg"]),
         macro=row(report["macro avg"]),
         labels=labels,
-        default_mode_micro_f1=round(float(f1_score(gold, pred, zero_division=0)), 5),
-        sentences=len(gold),
+        default_mode_micro_f1=round(float(f1_score(golds, preds, zero_division=0)), 5),
+        sentences=len(golds),
     )
 
 # %% ../nbs/00e_metrics.ipynb #0011
@@ -120,7 +121,7 @@ def evaluate(
         out[part] = {**entity_scores(gold, pred), "micro_f1_ci95": bootstrap_f1_ci(gold, pred, seed=seed)}
     return out
 
-# %% ../nbs/00e_metrics.ipynb #0019ax
+# %% ../nbs/00e_metrics.ipynb #0019-1
 def f1_table(
     scores: dict,  # from `evaluate`
 ):                 # pandas.DataFrame: one row per split; micro, macro and each label
@@ -137,7 +138,7 @@ def f1_table(
         }
     ).T
 
-# %% ../nbs/00e_metrics.ipynb #0019bx
+# %% ../nbs/00e_metrics.ipynb #0019-2
 def aggregate_seeds(
     runs: dict[int, dict],  # seed -> from `evaluate`
 ) -> dict:                  # split -> micro_f1, macro_f1, micro_f1_sd, macro_f1_sd; sd is None for one seed
@@ -148,7 +149,7 @@ def aggregate_seeds(
         return {**{f"{k}_f1": round(float(np.mean(v)), 5) for k, v in f1.items()}, **sd}
     return {part: row(part) for part in next(iter(runs.values()))}
 
-# %% ../nbs/00e_metrics.ipynb #0019cx
+# %% ../nbs/00e_metrics.ipynb #0019-3
 def summarize_f1(
     runs: dict[int, dict],  # seed -> from `evaluate`, with the splits validation and test
     **more,                 # e.g. minutes

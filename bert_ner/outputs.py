@@ -67,7 +67,7 @@ def execute_notebook(
         raise BertNerError(f"{notebook.name} failed ({e.ename}: {e.evalue}): nothing was written to it") from e
     return nb.cells
 
-# %% ../nbs/10a_outputs.ipynb #0012ax
+# %% ../nbs/10a_outputs.ipynb #0012-1
 def write_notebook_outputs(
     notebook: Path,  # its tagged cells get their outputs, all others lose theirs
 ) -> int:            # tagged cells

@@ -8,6 +8,7 @@ __all__ = ['dvc_command', 'compose_params', 'setting_error', 'say', 'flat', 'bac
 
 # %% ../nbs/09c_pipeline.ipynb #0003
 import difflib, os, re, signal, subprocess, sys
+from typing import Any
 from .core import *
 
 # %% ../nbs/09c_pipeline.ipynb #0013
@@ -26,6 +27,7 @@ def compose_params(
     "Compose `params.yaml` from `conf/` with `sets`. Raises `BertNerError` naming the invalid setting."
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
+    to_container: Any = OmegaConf.to_container
     if not (ROOT/"conf"/"config.yaml").is_file(): raise BertNerError(f"{ROOT} has no conf/config.yaml, which -S needs")
     # not those of another file: -S FILE:KEY=VALUE
     own = []
@@ -44,11 +46,11 @@ def compose_params(
             ]
             if lost:
                 raise BertNerError(
-                    f"-S '{s}': {lost[0]} is a block of parameters; name one of them, as in -S bert.epochs=1"
+                    f"-S '{s}': {lost[0]!s} is a block of parameters; name one of them, as in -S bert.epochs=1"
                 )
-        return OmegaConf.to_container(compose("config", overrides=own), resolve=True)
+        return {**to_container(compose("config", overrides=own), resolve=True)}
 
-# %% ../nbs/09c_pipeline.ipynb #0014aax
+# %% ../nbs/09c_pipeline.ipynb #0014a-1
 def setting_error(
     message: str,  # Hydra's
     default,       # omegaconf.DictConfig without any setting
@@ -83,7 +85,7 @@ def flat(
     for k, v in values.items(): out |= flat(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
     return out
 
-# %% ../nbs/09c_pipeline.ipynb #0014dax
+# %% ../nbs/09c_pipeline.ipynb #0014d-1
 def backup_params(
     composed: dict,  # what DVC will write
 ) -> bytes:          # the current file
@@ -100,7 +102,7 @@ def backup_params(
         )
     return data
 
-# %% ../nbs/09c_pipeline.ipynb #0014dbx
+# %% ../nbs/09c_pipeline.ipynb #0014d-2
 def restore_params(
     before: bytes,   # the previous content of params.yaml
     composed: dict,  # DVC's content
@@ -126,7 +128,7 @@ def read_results() -> dict:  # path -> content
     ]
     return {p: p.read_bytes() for p in files if p.is_file()}
 
-# %% ../nbs/09c_pipeline.ipynb #0014gax
+# %% ../nbs/09c_pipeline.ipynb #0014g-1
 def read_outs() -> dict:  # path -> (inode, time), None if nothing is there
     "The identity of each output in DVC's lock files."
     import yaml
@@ -142,7 +144,7 @@ def read_outs() -> dict:  # path -> (inode, time), None if nothing is there
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError): pass  # DVC reports the error
     return {p: stamp(p) for p in paths}
 
-# %% ../nbs/09c_pipeline.ipynb #0014gbx
+# %% ../nbs/09c_pipeline.ipynb #0014g-2
 def restore_results(
     results: dict,  # from `read_results`, before the run
     outs: dict,     # from `read_outs`, before the run

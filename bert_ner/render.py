@@ -8,6 +8,7 @@ __all__ = ['LABEL_COLORS', 'TEXT_COLOR', 'DEFAULT_COLOR', 'STYLE', 'escape_html'
 
 # %% ../nbs/00f_render.ipynb #0003
 import html
+from collections.abc import Sequence
 from .core import *
 from .spans import *
 
@@ -96,7 +97,7 @@ def highlight(
 
 # %% ../nbs/00f_render.ipynb #0022
 def legend(
-    labels: list[str] = GMB_LABELS,  # the labels to explain
+    labels: Sequence[str] = GMB_LABELS,  # the labels to explain
 ) -> str:                            # HTML, its style sheet included
     "What the colors of `labels` mean."
     items = (

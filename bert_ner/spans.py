@@ -130,6 +130,7 @@ def _word_pattern(marks):  # combining marks, as a character class holds them; "
       | {_SYMBOL}{_SKIN}{m}(?:\u200d{_SYMBOL}{_SKIN})*        # a family
       | \.\.\.|--|\S{m}""", re.VERBOSE)
 
+# %% ../nbs/00b_spans.ipynb #0024-1
 _ASCII_WORD = _word_pattern("")
 
 @cache
@@ -144,6 +145,7 @@ def _unicode_word():
         joined = kind[0] == "M" or joined and (char.isalnum() or kind == "Cn")
     return _word_pattern("".join(f"{a}-{b}" for a, b in ranges))
 
+# %% ../nbs/00b_spans.ipynb #0024-2
 def tokenize_words(
     text: str,               # any text
 ) -> list[tuple[int, int]]:  # (start, end) of each word, in characters; none is empty or contains white space
@@ -257,7 +259,7 @@ def split_tagged_sentences(
         raise ValueError("an entity does not begin and end with a word of the text")
     tags = spans_to_tags([(e.label, starts[e.start], ends[e.end] + 1) for e in entities], len(offsets))
     for (a, b), tag, (_, before) in zip(offsets, tags, [(0, 0), *offsets]):
-        closing = text[a:b] in {'"', "'", "’", "”", "''", ")", "]"} and out and not remove_invisible(text[before:a])
+        closing = text[a:b] in {'"', "'", "’", "”", "''", ")", "]"} and bool(out) and not remove_invisible(text[before:a])
         fresh = "\n" in text[before:a] or stopped and not closing
         if fresh and not tag.startswith("I-") or not out: out.append([])
         out[-1].append((a, b, tag))

@@ -7,6 +7,7 @@ __all__ = ['stage_parameters', 'is_stage_cell', 'stage_cells', 'stage_code', 'wr
 
 # %% ../nbs/09b_stages.ipynb #0003
 import ast, json, os, re, sys, tempfile
+from itertools import takewhile
 from pathlib import Path
 from .core import *
 
@@ -54,14 +55,14 @@ def is_stage_cell(
     """Whether a stage run executes `cell`: tagged `parameters`; or marked `export`, `slow` or `gpu`; or it only
     defines."""
     source = "".join(cell["source"])
-    directives = re.match(r"(\s*#\|[^\n]*\n?)*", source)[0]
+    directives = "\n".join(takewhile(lambda l: not l.strip() or l.lstrip().startswith("#|"), source.splitlines()))
     return (
         "parameters" in cell["metadata"].get("tags", [])
         or bool(re.search(r"#\|\s*(export|slow|gpu)\b", directives))
         or _only_defines(source)
     )
 
-# %% ../nbs/09b_stages.ipynb #0007bax
+# %% ../nbs/09b_stages.ipynb #0007b-1
 def stage_cells(
     cells: list[dict],  # of a notebook
 ) -> list[dict]:        # those of a stage run
@@ -76,7 +77,7 @@ def stage_cells(
             follows = []
     return kept[::-1]
 
-# %% ../nbs/09b_stages.ipynb #0007bbx
+# %% ../nbs/09b_stages.ipynb #0007b-2
 def stage_code(
     notebook: Path,  # a stage's
 ) -> str:            # Python
@@ -91,7 +92,7 @@ def stage_code(
         + "\n"
     )
 
-# %% ../nbs/09b_stages.ipynb #0007bcx
+# %% ../nbs/09b_stages.ipynb #0007b-3
 def write_stage_code(
     folder: Path | None = None,  # ROOT/.stages by default
 ) -> Path:                       # the folder

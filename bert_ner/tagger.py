@@ -96,6 +96,7 @@ class Entities(list[Entity]):
         )
         return doc
 
+# %% ../nbs/00_tagger.ipynb #0024-1
 @cache
 def _blank_english():
     import spacy
@@ -114,6 +115,7 @@ def _check_dimensions(texts):
     if n != 1 and not isinstance(texts, str):
         raise BertNerError(f"{type(texts).__name__} has {n} dimensions, and texts have one: pass a single column")
 
+# %% ../nbs/00_tagger.ipynb #0031-1
 def _check_sentences(sentences) -> list[list[str]]:
     """The words of each sentence.
 
@@ -160,11 +162,13 @@ class WordTagger:
 
     @engine.setter
     # `_opened`: name and options of the engine that `from_pretrained` opened
-    def engine(self, engine: Any): self._engine, self._opened = engine, None
+    def engine(self, engine: Any):
+        self._engine = engine
+        self._opened: tuple[str | None, dict[str, Any]] | None = None
 
     def decode(self, logps: Sequence[NDArray[np.float32]]) -> list[TagPrediction]:
         "Valid tags from float [words, tags] log-probabilities of each sentence, by masked Viterbi."
-        best = decode_tags(logps, self.tags)
+        best = decode_tags(list(logps), self.tags)
         return [TagPrediction([self.tags[t] for t in b], np.exp(x[np.arange(len(b)), b])) for b, x in zip(best, logps)]
 
     def _tag_words(self, sentences, progress):
@@ -302,6 +306,7 @@ class Tagger(WordTagger):
         shipped = self.folder.resolve() == SHIPPED_DIR.resolve()
         return _reopen, (type(self), "" if shipped else str(self.folder), *self._opened, self.max_batch_tokens)
 
+# %% ../nbs/00_tagger.ipynb #0031t-1
 def _reopen(cls, folder, engine, options, budget):
     "The tagger that was pickled."
     tagger = cls.from_pretrained(folder or None, engine, **options)

@@ -166,7 +166,7 @@ def runtime_info() -> dict:  # gpu, compute_capability, tensorrt, driver
         driver=driver,
     )
 
-# %% ../nbs/05_tensorrt.ipynb #0025ax
+# %% ../nbs/05_tensorrt.ipynb #0025-1
 ENGINE_METADATA = dict(gpu="for the GPU", compute_capability="for compute capability", tensorrt="by TensorRT",
              onnx_sha256="from the ONNX file with SHA-256", plan_sha256="as a plan with SHA-256")
 
@@ -251,7 +251,7 @@ def run(self: TensorRTEngine,
         check_trt(context.execute_async_v3(handle), "execute_async_v3")
         return out.cpu().numpy()                  # waits for the stream, so that the tensors above live long enough
 
-# %% ../nbs/05_tensorrt.ipynb #0031ax
+# %% ../nbs/05_tensorrt.ipynb #0031-1
 @patch
 def logits(self: TensorRTEngine, input_ids, attention_mask, token_type_ids) -> np.ndarray:
     "float32 [batch, length, tags] from int64 arrays [batch, length]."

@@ -38,7 +38,7 @@ def make_tiny_tagger(
     tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(TINY_VOCAB)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    folder = save_tokenizer_config(folder, tokenizer, GMB_TAGS, case_feature=True, max_length=64)
+    folder = save_tokenizer_config(folder, tokenizer, list(GMB_TAGS), case_feature=True, max_length=64)
     save_onnx(
         helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)]), folder / "model.onnx"
     )

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['CURVES', 'TRACKERS', 'run_name', 'run_group', 'code_version', 'curve_points', 'final_figures', 'run_card',
-           'store_root', 'MlflowRun', 'WandbRun', 'Tracker', 'track_runs', 'sweep_table', 'summarize_sweep']
+           'store_root', 'MlflowStore', 'register_model', 'TrackedRun', 'MlflowRun', 'WandbRun', 'Tracker',
+           'track_runs', 'sweep_table', 'summarize_sweep']
 
 # %% ../nbs/00j_tracking.ipynb #0003
 import atexit, hashlib, json, logging, os, re, shutil, socket, subprocess, sys, tempfile, time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from .core import *
 import pandas as pd
 
@@ -141,145 +143,182 @@ def _load_pyfunc(path):
     return _Predictions(Tagger.from_pretrained(Path(path), "torch"))
 
 # %% ../nbs/00j_tracking.ipynb #0022
-class MlflowRun:
-    "One training in MLflow."
-    kind = "mlflow"
-    def __init__(self,
-        about: dict,  # name, group, project, corpus, mark, parameters, tags
-    ):
-        self.about, self.id, self.logged = about, None, set()
-        for k, v in dict(
+class MlflowStore:
+    "The server or file that `MLFLOW_TRACKING_URI` names: experiments, runs, registered models."
+    def __init__(self):
+        defaults = dict(
             MLFLOW_TRACKING_URI=f"sqlite:///{store_root() / 'mlflow.db'}",
             MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
             MLFLOW_HTTP_REQUEST_TIMEOUT="30",
-        ).items():
-            os.environ.setdefault(k, v)
+        )
+        for k, v in defaults.items(): os.environ.setdefault(k, v)
         self.uri = os.environ["MLFLOW_TRACKING_URI"]
 
     def client(self):
-        "MLflow's client of the server or file that `MLFLOW_TRACKING_URI` named when this run was made."
+        "MLflow's client of the store that the environment named when this one was made."
         for name in ("mlflow", "alembic"): logging.getLogger(name).setLevel(logging.WARNING)
         from mlflow import MlflowClient
         return MlflowClient(self.uri)
 
-    def experiment(self, client) -> str:
+    def experiment(self,
+        project: str,  # its name, unless `MLFLOW_EXPERIMENT_NAME` is set
+    ) -> str:
         "The id of the experiment, created if it is missing."
         from mlflow.exceptions import MlflowException
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self.about["project"]
+        client, name, place = self.client(), os.environ.get("MLFLOW_EXPERIMENT_NAME") or project, None
         if found := client.get_experiment_by_name(name): return found.experiment_id
-        place = (
-            (Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlruns").as_uri()
-            if self.uri.startswith("sqlite:///")
-            else None
-        )
+        if self.uri.startswith("sqlite:///"):
+            place = (Path(self.uri.removeprefix("sqlite:///")).resolve().parent/"mlruns").as_uri()
         # the page for trainings
         try: return client.create_experiment(name, place, tags={"mlflow.experimentKind": "custom_model_development"})
         except MlflowException:                                           # another process was faster
             if found := client.get_experiment_by_name(name): return found.experiment_id
             raise
 
-    def find(self, client, experiment: str):
-        "The unfinished run of this training, or None."
-        found = client.search_runs(
-            [experiment], f"tags.training = '{self.about['mark']}' and attributes.status != 'FINISHED'", max_results=1
-        )
+    def unfinished(self, experiment: str, mark: str):
+        "The unfinished run of the training `mark`, or None."
+        query = f"tags.training = '{mark}' and attributes.status != 'FINISHED'"
+        found = self.client().search_runs([experiment], query, max_results=1)
         return found[0] if found else None
 
-    def open(self):
-        "Resume the run of this training, or start one."
-        if self.id: return
+    def start(self, experiment: str, about: dict) -> str:  # see `TrackedRun`
+        "The id of a new run with the parameters and tags of `about`."
         from mlflow.entities import Param
-        client, about = self.client(), self.about
-        experiment = self.experiment(client)
-        if run := self.find(client, experiment):
-            client.update_run(run.info.run_id, status="RUNNING")
-            self.logged = {
-                (k, m.step)
-                for k in CURVES.values()
-                if k in run.data.metrics
-                for m in client.get_metric_history(run.info.run_id, k)
-            }
-        else:
-            tags = {
-                "training": about["mark"],
-                "group": about["group"],
-                "mlflow.source.git.commit": about["tags"]["commit"],
-                "mlflow.source.name": "nbs/03_bert.ipynb",
-                **about["tags"],
-            }
-            run = client.create_run(experiment, tags={k: str(v) for k, v in tags.items()}, run_name=about["name"])
-            client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in about["parameters"].items()])
-        self.id = run.info.run_id
+        tags = {
+            "training": about["mark"],
+            "group": about["group"],
+            "mlflow.source.git.commit": about["tags"]["commit"],
+            "mlflow.source.name": "nbs/03_bert.ipynb",
+            **about["tags"],
+        }
+        client, tags = self.client(), {k: str(v) for k, v in tags.items()}
+        id = client.create_run(experiment, tags=tags, run_name=about["name"]).info.run_id
+        client.log_batch(id, params=[Param(k, str(v)) for k, v in about["parameters"].items()])
+        return id
 
-    def reopen(self):
-        "Read the run again: another process may have logged to it."
-        self.id = None
+# %% ../nbs/00j_tracking.ipynb #0022-1
+def register_model(
+    client,        # mlflow.MlflowClient
+    run_id: str,   # that trained it
+    model: Path,   # folder of the model
+    name: str,     # of the registered model
+    card: str,     # its description, Markdown
+) -> None:
+    "Log the files of `model` as an MLflow model of texts, and register it as a new version of `name`."
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model, ModelSignature
+    from mlflow.pyfunc import add_to_model
+    from mlflow.types import ColSpec, Schema
+    with tempfile.TemporaryDirectory() as d:
+        shutil.copytree(model, Path(d)/"model"/"data")
+        made = Model(run_id=run_id, signature=ModelSignature(Schema([ColSpec("string")])))
+        add_to_model(made, loader_module="bert_ner.tracking", data="data")
+        made.save(str(Path(d)/"model"/"MLmodel"))
+        client.log_artifacts(run_id, str(Path(d)/"model"), "model")
+    try: client.create_registered_model(name)
+    except MlflowException as e:
+        if e.error_code != "RESOURCE_ALREADY_EXISTS": raise
+    client.create_model_version(name, f"{client.get_run(run_id).info.artifact_uri}/model", run_id, description=card)
+
+# %% ../nbs/00j_tracking.ipynb #0022-2
+class TrackedRun:
+    "One training in one tracker; a class per tracker says how."
+    kind = ""
+    def __init__(self,
+        about: dict,  # name, group, project, corpus, mark, parameters, tags
+    ):
+        self.about, self.logged = about, set()
+
+    @property
+    def model_name(self) -> str: return f"{self.about['project']}-{self.about['corpus']}"
+
+    def open(self) -> None: raise NotImplementedError
+    def finish(self, figures: dict, card: str, files: dict, model, kept: bool) -> None: raise NotImplementedError
+    def abandon(self) -> None: raise NotImplementedError
+    def _put(self, values: dict, step: int) -> None: raise NotImplementedError
+
+    def reopen(self) -> None:
+        "Open the run again after other processes may have logged to it."
         self.open()
 
-    def log(self, step: int, values: dict):
+    def log(self, step: int, values: dict) -> None:
         "Add a point to each curve in `values`; one that exists already is skipped."
         self.open()
-        self._put({k: v for k, v in values.items() if (k, step) not in self.logged}, step)
+        if new := {k: v for k, v in values.items() if (k, step) not in self.logged}: self._put(new, step)
         self.logged |= {(k, step) for k in values}
+
+# %% ../nbs/00j_tracking.ipynb #0022-3
+class MlflowRun(TrackedRun):
+    "One training in MLflow."
+    kind = "mlflow"
+    def __init__(self,
+        about: dict,  # see `TrackedRun`
+    ):
+        super().__init__(about)
+        self.id, self.store = "", MlflowStore()
+
+    def client(self):
+        "MLflow's client of this run's store."
+        return self.store.client()
+
+    def open(self) -> None:
+        "Resume the run of this training, or start one."
+        if self.id: return
+        experiment = self.store.experiment(self.about["project"])
+        if run := self.store.unfinished(experiment, self.about["mark"]): self._resume(run)
+        else: self.id = self.store.start(experiment, self.about)
+
+    def _resume(self, run):
+        client, self.id = self.client(), run.info.run_id
+        client.update_run(self.id, status="RUNNING")
+        curves = [k for k in CURVES.values() if k in run.data.metrics]
+        self.logged = {(k, m.step) for k in curves for m in client.get_metric_history(self.id, k)}
+
+    def reopen(self) -> None:
+        "Read the run again: another process may have logged to it."
+        self.id = ""
+        self.open()
 
     def _put(self, values, step):
         from mlflow.entities import Metric
         now = int(time.time() * 1000)
-        if values: self.client().log_batch(self.id, metrics=[Metric(k, v, now, step) for k, v in values.items()])
+        self.client().log_batch(self.id, metrics=[Metric(k, v, now, step) for k, v in values.items()])
 
-    def finish(self, figures: dict, card: str, files: dict, model, kept: bool):
+    def finish(self, figures: dict, card: str, files: dict, model, kept: bool) -> None:
         "Log the final figures; register the best model."
         self.open()
-        client, step = self.client(), max((s for _, s in self.logged), default=0)
-        self._put(figures, step)
+        client = self.client()
+        if figures: self._put(figures, max((s for _, s in self.logged), default=0))
         client.set_tag(self.id, "kept", str(kept)); client.set_tag(self.id, "mlflow.note.content", card)
         client.log_text(self.id, card, "model_card.md")
         for place, path in files.items(): client.log_artifacts(self.id, str(path), place)
-        if model: self.register(client, Path(model), card)
+        if model: register_model(client, self.id, Path(model), self.model_name, card)
         client.set_terminated(self.id, "FINISHED")
 
-    def register(self, client, model: Path, card: str):
-        "Log the files of `model`, and register them as a new version of the corpus's model."
-        from mlflow.exceptions import MlflowException
-        from mlflow.models import Model, ModelSignature
-        from mlflow.pyfunc import add_to_model
-        from mlflow.types import ColSpec, Schema
-        with tempfile.TemporaryDirectory() as d:
-            shutil.copytree(model, Path(d)/"model"/"data")
-            made = Model(run_id=self.id, signature=ModelSignature(Schema([ColSpec("string")])))
-            add_to_model(made, loader_module="bert_ner.tracking", data="data")
-            made.save(str(Path(d)/"model"/"MLmodel"))
-            client.log_artifacts(self.id, str(Path(d)/"model"), "model")
-        name = f"{self.about['project']}-{self.about['corpus']}"
-        try: client.create_registered_model(name)
-        except MlflowException as e:
-            if e.error_code != "RESOURCE_ALREADY_EXISTS": raise
-        client.create_model_version(
-            name, f"{client.get_run(self.id).info.artifact_uri}/model", self.id, description=card
-        )
-
-    def abandon(self):
+    def abandon(self) -> None:
         "Mark the run as failed."
-        client = self.client()
-        if run := self.find(client, self.experiment(client)): client.set_terminated(run.info.run_id, "FAILED")
+        run = self.store.unfinished(self.store.experiment(self.about["project"]), self.about["mark"])
+        if run: self.client().set_terminated(run.info.run_id, "FAILED")
 
 # %% ../nbs/00j_tracking.ipynb #0024
-class WandbRun:
+class WandbRun(TrackedRun):
     "One training in W&B."
     kind = "wandb"
     def __init__(self,
-        about: dict,  # name, group, project, corpus, mark, parameters, tags
+        about: dict,  # see `TrackedRun`
     ):
-        self.about, self.run, self.logged = about, None, set()
+        super().__init__(about)
+        self.run: Any = None                                      # of wandb
         self.folder = Path(os.environ.get("WANDB_DIR") or store_root())
         # not the home folder
         for k in ("data", "cache"): os.environ.setdefault(f"WANDB_{k.upper()}_DIR", str(self.folder/"wandb"/k))
 
-    def open(self):
+    def open(self) -> None:
         "Start the run."
         if self.run: return
         import wandb
         about = self.about
+        mode: Any = os.environ.get("WANDB_MODE") or "offline"
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or about["project"],
             name=about["name"],
@@ -287,22 +326,14 @@ class WandbRun:
             dir=self.folder,
             job_type="training",
             config={**about["parameters"], **about["tags"]},
-            mode=os.environ.get("WANDB_MODE") or "offline",
+            mode=mode,
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
         )
 
-    def reopen(self):
-        "The same: no other process can log to it."
-        self.open()
+    def _put(self, values, step): self.run.log(values, step=step)
 
-    def log(self, step: int, values: dict):
-        "Add a point to each curve in `values`; one that exists already is skipped."
-        self.open()
-        if new := {k: v for k, v in values.items() if (k, step) not in self.logged}: self.run.log(new, step=step)
-        self.logged |= {(k, step) for k in values}
-
-    def finish(self, figures: dict, card: str, files: dict, model, kept: bool):
+    def finish(self, figures: dict, card: str, files: dict, model, kept: bool) -> None:
         "Log the final figures, and the best model as an artifact of type `model`."
         import wandb
         self.open()
@@ -312,21 +343,26 @@ class WandbRun:
         for place, path in files.items(): about.add_dir(str(path), place)
         self.run.log_artifact(about)
         if model:
-            artefact_ = wandb.Artifact(
-                f"{self.about['project']}-{self.about['corpus']}",
+            artifact = wandb.Artifact(
+                self.model_name,
                 "model",
                 description=card,
                 metadata={**self.about["parameters"], **figures},
             )
-            artefact_.add_dir(str(model))
-            self.run.log_artifact(artefact_, aliases=["latest", self.about["name"]])
+            artifact.add_dir(str(model))
+            self.run.log_artifact(artifact, aliases=["latest", self.about["name"]])
         self.run.finish()
 
-    def abandon(self):
+    def abandon(self) -> None:
         "Mark the run as failed."
         if self.run: self.run.finish(exit_code=1)
 
 # %% ../nbs/00j_tracking.ipynb #0026
+def _first_line(e):
+    "The type and the first line of an error."
+    lines = str(e).strip().splitlines()
+    return f"{type(e).__name__}: {lines[0][:200]}" if lines else type(e).__name__
+
 class Tracker:
     "One training in several trackers. Errors of a tracker during training are printed, not raised."
     def __init__(self,
@@ -345,16 +381,9 @@ class Tracker:
             except Exception as e:
                 self.done = True
                 raise BertNerError(
-                    f"{r.kind} cannot be reached ({self.word(e)}): start its server, or leave it out "
+                    f"{r.kind} cannot be reached ({_first_line(e)}): start its server, or leave it out "
                     f"with -S track.{r.kind}=false"
                 ) from e
-
-    @staticmethod
-    def word(e: Exception) -> str:
-        "The first line of an error."
-        return f"{type(e).__name__}: {str(e).strip().splitlines()[0][:200] if str(e).strip() else ''}".removesuffix(
-            ": "
-        )
 
     def each(self, method: str, *args, skip=frozenset()) -> None:
         "Call `method` of every run except those in `skip`; each failure is printed once."
@@ -365,7 +394,7 @@ class Tracker:
                 if r.kind in self.failed: continue
                 self.failed.add(r.kind)
                 print(
-                    f"bert-ner: {r.kind} failed ({self.word(e)}): the training and its files are whole, {r.kind} "
+                    f"bert-ner: {r.kind} failed ({_first_line(e)}): the training and its files are whole, {r.kind} "
                     "lacks a part of it",
                     file=sys.stderr,
                 )

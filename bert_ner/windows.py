@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any
 from .core import *
 from .spans import remove_invisible
 import numpy as np
@@ -174,10 +175,8 @@ def word_log_probs(
     if shaped: lengths = [bucket_length(n, many, window_tokenizer.max_length) for n in lengths]
     # always as many rows as the budget allows
     full = shaped and many
-    logits, batches = (
-        [None] * len(windows),
-        batch_by_tokens(lengths, max_batch_tokens, max_batch_tokens if full else None),
-    )
+    logits: list[Any] = [None] * len(windows)
+    batches = batch_by_tokens(lengths, max_batch_tokens, max_batch_tokens if full else None)
     # with fewer batches, all cores together are faster
     if len(batches) >= max(2, available_cpus()): engine = getattr(engine, "throughput_engine", engine)
     def judge(batch):

@@ -16,7 +16,7 @@ os.environ["TQDM_DISABLE"] = "1"
 import matplotlib
 
 matplotlib.use("agg")
-from bert_ner.cli import is_stage_cell
+from bert_ner.stages import is_stage_cell
 from bert_ner.core import list_notebooks
 
 

@@ -220,7 +220,7 @@ def test_the_data_stage_takes_its_corpus_from_parameters_alone(corpus, tmp_path,
     from datasets import load_from_disk
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
-    from bert_ner.cli import run_notebook, stage_parameters
+    from bert_ner.stages import run_notebook, stage_parameters
     (tmp_path/"nbs").symlink_to(ROOT/"nbs")
     iob1 = [(w, [t.replace("B-", "I-") for t in tags]) for w, tags in corpus]
     (tmp_path/"mine.conll").write_bytes(as_conll([*iob1, (["Müller", "’"], ["I-time", "O"])]).encode("cp1252"))
@@ -254,7 +254,7 @@ def test_every_stage_knows_the_parameters_of_an_own_corpus():
     import papermill as pm
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
-    from bert_ner.cli import stage_parameters
+    from bert_ner.stages import stage_parameters
     with initialize_config_dir(str(ROOT/"conf"), version_base=None):
         values = OmegaConf.to_container(compose("config", ["data=own"]), resolve=True)
     for stage in (stages := "data baseline bert export bench bulk tensorrt triton demo".split()):

@@ -423,7 +423,7 @@ def test_an_own_corpus_without_a_path_says_what_is_missing():
 def test_the_data_stage_takes_corrections_and_a_member_from_its_parameters(tmp_path, monkeypatch):
     "The notebook as DVC runs it, on a corpus in a zip with others, and corrections as the page saves them."
     from datasets import load_from_disk
-    from bert_ner.cli import run_notebook
+    from bert_ner.stages import run_notebook
     for name in ("nbs", "conf", "params.yaml"): (tmp_path/name).symlink_to(ROOT/name)
     corpus = generate_corpus(n=300)
     make_zip(tmp_path/"c.zip", **{"train.csv": corpus_csv(corpus), "dev.csv": corpus_csv(corpus[:10])})

@@ -9,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import sync_playwright
 
-from bert_ner.cli import run_notebook
+from bert_ner.stages import run_notebook
 from bert_ner.core import list_notebooks
 from bert_ner.report import report_page, report_parts, run_parameters
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from bert_ner import cli, core
+from bert_ner import cli, core, pipeline
 from bert_ner.core import ROOT
 from bert_ner.engines import default_model_dir
 
@@ -490,7 +490,7 @@ def test_settings_that_do_not_fit(call, bad, why):
 
 
 def test_settings_that_fit():
-    assert cli.compose_params(
+    assert pipeline.compose_params(
         [
             "params.yaml:bert.epochs=9",
             "model=bert_base_cased",
@@ -499,7 +499,7 @@ def test_settings_that_fit():
             "bert.model_name_or_path=package:a/b",
         ]
     )["bert"] | {} == {
-        **cli.compose_params(["model=bert_base_cased"])["bert"],
+        **pipeline.compose_params(["model=bert_base_cased"])["bert"],
         "epochs": 9,
         "seeds": [1, 2],
         "model_name_or_path": "package:a/b",
@@ -521,13 +521,13 @@ COMPOSED = "bert:\n  epochs: 7\n  lr: 0.1\ndata:\n  name: sample\nseed: 42\n"
 def run(monkeypatch, tmp_path, capsys):
     """`run(then)`: `bert-ner train -S bert.epochs=7` over a stub of DVC that does what DVC does, and `then` something
     else."""
-    for module in (core, cli):
+    for module in (core, cli, pipeline):
         monkeypatch.setattr(module, "ROOT", project(tmp_path) if not (tmp_path/"conf").exists() else tmp_path)
     def go(then, sets=("bert.epochs=7",)):
         (tmp_path/"stub.py").write_text(STUB.format(composed=COMPOSED, then=then))
-        monkeypatch.setattr(cli, "dvc_command", lambda stage, sets: [sys.executable, "stub.py"])
-        try: cli.dvc_run("bert", list(sets)); status = 0
-        except cli.typer.Exit as e: status = e.exit_code
+        monkeypatch.setattr(pipeline, "dvc_command", lambda stage, sets: [sys.executable, "stub.py"])
+        try: pipeline.dvc_run("bert", list(sets)); status = 0
+        except SystemExit as e: status = e.code
         return SimpleNamespace(
             status=status, err=capsys.readouterr().err, root=tmp_path, params=(tmp_path / "params.yaml").read_text()
         )
@@ -582,7 +582,7 @@ def end(*_): child.wait(); time.sleep(.3); Path("ended").touch(); os._exit(1)
 for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, end)
 Path("ready").touch(); time.sleep(600)
 '''))
-    code = "import sys; from bert_ner import cli; cli.dvc_command = lambda *a: [sys.executable, 'stub.py']; sys.argv = ['bert-ner', 'train', '-S', 'bert.epochs=7']; cli.main()"
+    code = "import sys; from bert_ner import cli, pipeline; pipeline.dvc_command = lambda *a: [sys.executable, 'stub.py']; sys.argv = ['bert-ner', 'train', '-S', 'bert.epochs=7']; cli.main()"
     p = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bert_ner.cli import is_stage_cell, run_stage, stage_cells, stage_code, write_stage_code
+from bert_ner.stages import is_stage_cell, run_stage, stage_cells, stage_code, write_stage_code
 from bert_ner.core import PARAM_RULES, ROOT, BertNerError, check_params, list_notebooks, stage_params
 
 NOTEBOOKS = {f.stem.partition("_")[2]: f for f in list_notebooks()
@@ -148,7 +148,7 @@ def test_a_value_that_cannot_work_is_named(stage, name, value):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     "A project of one's own: the notebooks, and params.yaml to be changed with `write`."
-    import bert_ner.cli as cli, bert_ner.core as core
+    import bert_ner.core as core, bert_ner.pipeline as pipeline, bert_ner.stages as stages
     for name in ("dvc.yaml", "settings.ini"): shutil.copy(ROOT/name, tmp_path/name)
     shutil.copytree(ROOT/"conf", tmp_path/"conf"); (tmp_path/"nbs").symlink_to(ROOT/"nbs")
     values = yaml.safe_load((ROOT/"params.yaml").read_text())
@@ -160,7 +160,7 @@ def project(tmp_path, monkeypatch):
         )
     write()
     monkeypatch.setenv("BERT_NER_ROOT", str(tmp_path))
-    monkeypatch.setattr(core, "ROOT", tmp_path); monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.setattr(core, "ROOT", tmp_path); monkeypatch.setattr(stages, "ROOT", tmp_path); monkeypatch.setattr(pipeline, "ROOT", tmp_path)
     monkeypatch.delenv("BERT_NER_QUICK", raising=False)
     return tmp_path, write
 

@@ -85,7 +85,7 @@ def test_params_are_what_conf_composes():
 
 def test_every_parameter_of_a_stage_is_known_to_its_notebook():
     import papermill as pm
-    from bert_ner.cli import stage_parameters
+    from bert_ner.stages import stage_parameters
     values, checked = yaml.safe_load((ROOT/"params.yaml").read_text()), 0
     for stage in STAGES:
         notebook, = [p for p in NOTEBOOKS if p.stem.partition("_")[2] == stage]

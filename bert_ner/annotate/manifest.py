@@ -50,7 +50,7 @@ def run_fingerprint(
         fs, path = resolve_fs(address)
         near = isinstance(fs, LocalFileSystem) or "::" in address
         with fs_errors(address, "read"): known = _hash_of(address) if near else fs.ukey(path)
-        return " ".join([file_format(address)[0], known, *(f"{k}={v}" for k, v in partition_values(address).items())])
+        return " ".join([known_format(address)[0], known, *(f"{k}={v}" for k, v in partition_values(address).items())])
     if not (Path(folder)/"tagger.json").is_file():
         raise BertNerError(f"no trained model in {folder}: {training_hint()}")
     model = [f"{f.name} {file_hash(f)}" for f in sorted(Path(folder).iterdir()) if f.is_file()]
@@ -85,6 +85,7 @@ def _records(folder):    # name of a shard -> its record
         with suppress(ValueError): return json.loads(fs.cat_file(p))
     with ThreadPoolExecutor(16) as pool: return {r["name"]: r for r in pool.map(read, names) if r}
 
+# %% ../../nbs/08c_manifest.ipynb #0041-1
 def completed_shards(
     folder: str,  # of the run
     format: str,  # "parquet" or "jsonl"
@@ -136,7 +137,7 @@ def check_shards(
             if n in found and (found[n][1], _hash_of(f"{folder}/{n}")) != (r["bytes"], r["sha256"]):
                 raise BertNerError(f"{printable(folder)}/{n} was changed since it was written: move it away first")
 
-# %% ../../nbs/08c_manifest.ipynb #0043ax
+# %% ../../nbs/08c_manifest.ipynb #0043-1
 def remove_run(
     folder: str,        # of a run
     what: str = "all",  # "all", "shards", or "leftovers" (temporary files of killed processes)
@@ -176,7 +177,7 @@ def existing_run(
             raise BertNerError(f"{printable(folder)} exists and is not a run of annotate: choose another name")
     return old
 
-# %% ../../nbs/08c_manifest.ipynb #0044ax
+# %% ../../nbs/08c_manifest.ipynb #0044-1
 def start_or_resume(
     folder: str,       # of the run
     run: dict,         # from `run_fingerprint`
@@ -212,6 +213,7 @@ def start_or_resume(
         raise
     return {}
 
+# %% ../../nbs/08c_manifest.ipynb #0044-2
 def _unrecorded(folder, old, kind):   # of the merged file, if a run was killed right after writing it
     try: verify_shards(folder, old["run"], old["files"]); return merge_shards(folder, None, *kind)
     except BertNerError: return None
@@ -226,6 +228,7 @@ def _rows_in(address):  # a shard's file
             else sum(b.count(b"\n") for b in iter(lambda: f.read(2**20), b""))
         )
 
+# %% ../../nbs/08c_manifest.ipynb #0046-1
 def verify_shards(
     folder: str,       # of the run
     run: dict,         # from `run_fingerprint`
@@ -278,6 +281,7 @@ def _whole_file(target):        # for writing; removed if the block fails
     else:
         with to.transaction, to.open(name, "wb") as f: yield f
 
+# %% ../../nbs/08c_manifest.ipynb #0048-1
 def merge_shards(
     folder: str,               # of a finished run
     target: str | None,        # file to write; None: only compute the result
@@ -301,6 +305,7 @@ def merge_shards(
                 for shard in _opened(shards): packed.writelines(iter(lambda: shard.read(2**20), b""))
     return dict(bytes=out.size, sha256=out.hash.hexdigest())
 
+# %% ../../nbs/08c_manifest.ipynb #0048-2
 def _packed(out, codec):
     if codec == "gzip": return gzip.GzipFile("", "wb", 6, out, mtime=0)
     return pa.CompressedOutputStream(pa.PythonFile(out, "w"), codec) if codec else nullcontext(out)

@@ -15,6 +15,7 @@ from dataclasses import fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 import io, pyarrow as pa, pyarrow.parquet as pq
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
@@ -34,7 +35,7 @@ def open_tagger(
     num_streams: int = 1,  # batches at once
 ) -> Tagger:
     "The tagger of `model`, from a folder or from its files' contents."
-    options = dict(threads=threads, num_streams=num_streams) if engine.startswith(("onnx", "openvino")) else {}
+    options: dict[str, Any] = dict(threads=threads, num_streams=num_streams) if engine.startswith(("onnx", "openvino")) else {}
     if not isinstance(model, dict): return Tagger.from_pretrained(model, engine, **options)
     with tempfile.TemporaryDirectory() as folder:
         for name, data in model.items(): (Path(folder)/name).write_bytes(data)
@@ -131,7 +132,7 @@ def start_ray(
             stop_ray(ray)
             if n == tries: raise BertNerError(f"Ray does not start on this machine: {str(e).splitlines()[0]}") from e
 
-# %% ../../nbs/08d_run.ipynb #0051ax
+# %% ../../nbs/08d_run.ipynb #0051-1
 def stop_ray(ray):
     "End what `start_ray` began, or leave a cluster."
     ray.shutdown(); _alone(ray, False)
@@ -277,6 +278,7 @@ def _target(target):       # as a string. Raises `BertNerError` if it is empty, 
 def _real(fs, path):       # without `..` and links
     return os.path.realpath(path) if isinstance(fs, LocalFileSystem) else posixpath.normpath(path)
 
+# %% ../../nbs/08d_run.ipynb #0058b-1
 def _check_apart(source, files, target, folder):   # the output must not be part of the input
     (to, path), one = resolve_fs(target), type(resolve_fs(target)[0])
     real, run = _real(to, path), _real(*resolve_fs(folder))
@@ -299,6 +301,7 @@ def _check_apart(source, files, target, folder):   # the output must not be part
         if type(fs) is one and f"{_real(fs, inside)}/".startswith((f"{real}/", f"{run}/")) and "::" not in file:
             raise BertNerError(f"{printable(target)} is where {printable(file)} is read from: choose another place")
 
+# %% ../../nbs/08d_run.ipynb #0058b-2
 def _check(config, single, target):
     if config.format not in ("parquet", "jsonl"):
         raise BertNerError(f"the format is parquet or jsonl, not '{config.format}'")
@@ -319,8 +322,9 @@ def _check(config, single, target):
             )
         )
 
+# %% ../../nbs/08d_run.ipynb #0058b-3
 def _check_files(files, config, single):   # the columns of JSONL, for `to_table`; checks the columns of all files
-    if config.text_column == EXTRA_COLUMN and any(file_format(f)[0] in ("jsonl", "ndjson") for f in files):
+    if config.text_column == EXTRA_COLUMN and any(known_format(f)[0] in ("jsonl", "ndjson") for f in files):
         raise BertNerError(f"the texts cannot be in '{EXTRA_COLUMN}': it is for what does not fit a column of JSONL")
     columns = infer_jsonl_schema(files, config)
     with ThreadPoolExecutor(8) as pool:
@@ -340,22 +344,22 @@ def annotate(
     gpus_per_actor: float = 0,       # of each actor
     overwrite: bool = False,         # remove an existing, unchanged run; nothing else is ever removed
     progress: bool = True,           # show a progress bar
-    **config,                        # text, column, rows, limit, size, encoding, quoted: see `AnnotateConfig`
+    **given,                         # text, column, rows, limit, size, encoding, quoted: see `AnnotateConfig`
 ) -> dict:                           # rows, rejected, shards; seconds, rate; skipped (files not read)
     """Write the rows of `source` with their entities to `target`, resuming a killed run.
 
     Raises `BertNerError` for a run with other settings, for anything else at the target, and, before anything is
     written, for unsuitable columns."""
-    unknown = config.keys() - {f.name for f in fields(AnnotateConfig)}
+    unknown = given.keys() - {f.name for f in fields(AnnotateConfig)}
     if unknown: raise TypeError(f"annotate() got an unexpected keyword argument '{min(unknown)}'")
     start, source, target = time.perf_counter(), normalize_sources(source), _target(target)
     files, skipped = find_files(source)
     single, folder, model = single_file_format(target), run_dir(target), Path(model or default_model_dir()).resolve()
-    config["encoding"] = canonical_encoding(config.get("encoding", ""))
+    given["encoding"] = canonical_encoding(given.get("encoding", ""))
     config = AnnotateConfig(
         format=format
-        or (single[0] if single else "jsonl" if FORMATS[file_format(files[0])[0]] == "jsonl" else "parquet"),
-        **config,
+        or (single[0] if single else "jsonl" if FORMATS[known_format(files[0])[0]] == "jsonl" else "parquet"),
+        **given,
     )
     file = target if single else ""
     _check(config, single, target)
@@ -365,7 +369,7 @@ def annotate(
     engine = select_engine(model) if engine == "auto" else engine
     columns, run = _check_files(files, config, single), run_fingerprint(files, config, model, engine)
     done = start_or_resume(folder, run, files, overwrite, file)
-    totals, stood = manifest(folder)["done"], bool(single) and path_exists(target)
+    totals, stood = (manifest(folder) or {})["done"], bool(single) and path_exists(target)
     if not totals or (not stood if single else len(done) < totals["shards"]):
         job = dict(folder=folder, config=config, columns=columns, model=model, engine=engine)
         if num_actors is None and ray_address is None:

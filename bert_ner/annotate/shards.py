@@ -93,7 +93,7 @@ def infer_schema(
         if not more and t in ARROW_TYPES and k != EXTRA_COLUMN
     }
 
-# %% ../../nbs/08b_shards.ipynb #0028ax
+# %% ../../nbs/08b_shards.ipynb #0028-1
 def _fits(value, kind):
     if value is None: return True
     if type(value) is int:
@@ -130,7 +130,7 @@ def infer_jsonl_schema(
 ) -> dict | None:      # for `to_table`; None if no file is JSONL
     "The columns of the first thousand rows of the first JSONL file."
     for address in files:
-        if FORMATS[file_format(address)[0]] == "jsonl" and config.format == "parquet":
+        if FORMATS[known_format(address)[0]] == "jsonl" and config.format == "parquet":
             with open_reader(address, config) as (found, *_):
                 return infer_schema([row for row, _, why in islice(found, 1000) if not why]) | {
                     config.text_column: pa.string()
@@ -185,6 +185,7 @@ def _wider(a, b):      # the Arrow type that can hold both `a` and `b`, or None
     a, b = (t.value_type if pa.types.is_dictionary(t) else t for t in (a, b))
     return next((row[max(row.index(a), row.index(b))] for row in WIDENING if a in row and b in row), None)
 
+# %% ../../nbs/08b_shards.ipynb #0031d-1
 def _exact(address, name):   # whether a Parquet column's integers are exact as floats, by its statistics
     fs, path = resolve_fs(address)
     if not path.lower().endswith(".parquet"): return False
@@ -196,6 +197,7 @@ def _exact(address, name):   # whether a Parquet column's integers are exact as 
         if known.has_min_max and max(abs(known.min), abs(known.max)) > 2**53: return False
     return True
 
+# %% ../../nbs/08b_shards.ipynb #0031d-2
 def merge_schemas(
     schemas: dict[str, pa.Schema],  # address of a file -> its columns
 ) -> pa.Schema:                     # all columns
@@ -234,6 +236,7 @@ def _values(array):    # of a column, in Python; dates beyond Python's range as 
     except (ValueError, pa.ArrowException):
         return [None if v is None else str(v) for v in array.cast(pa.int64()).to_pylist()]
 
+# %% ../../nbs/08b_shards.ipynb #0034-1
 def serialize_shard(
     shard: Shard,
     found: list[Entities],        # of its texts
@@ -256,7 +259,7 @@ def serialize_shard(
     )
     return sink.getvalue().to_pybytes()
 
-# %% ../../nbs/08b_shards.ipynb #0034ax
+# %% ../../nbs/08b_shards.ipynb #0034-2
 def write_atomic(
     address: str,   # of a file
     data: bytes,

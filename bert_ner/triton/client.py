@@ -41,7 +41,7 @@ def chunk_requests(
 class ServerUnavailable(BertNerError):
     "The server cannot be reached, or its queue is full: worth a retry."
 
-# %% ../../nbs/06f_client.ipynb #0080ax
+# %% ../../nbs/06f_client.ipynb #0080-1
 @contextmanager
 def translate_errors(
     url: str,        # host:port
@@ -190,7 +190,7 @@ def open_connection(
     except (OSError, TypeError, ValueError) as e:
         raise BertNerError(f"the client rejects the options {options}: {e}") from e
 
-# %% ../../nbs/06f_client.ipynb #0084cax
+# %% ../../nbs/06f_client.ipynb #0084c-1
 class Connections:
     "Connections to a Triton server at `url`, one per thread; `api` is tritonclient.grpc or tritonclient.http."
     def __init__(self, api: Any, url: str, timeout: float, options: dict[str, Any]) -> None:

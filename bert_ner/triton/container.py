@@ -33,7 +33,7 @@ def compose_command(
     )
     return ["docker", "compose", *files, "up", "--build"], variables
 
-# %% ../../nbs/06e_container.ipynb #0075ax
+# %% ../../nbs/06e_container.ipynb #0075-1
 def serve_docker(
     folder: str | Path,                         # the model repository
     gpu: bool = False,                          # give the container the GPUs

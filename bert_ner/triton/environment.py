@@ -50,7 +50,7 @@ def create_venv(
     """Create the server's environment `path`: its packages, the backends folder that `tritonserver` reads, and a
     test start."""
     run_checked([sys.executable, "-m", "venv", "--without-pip", path], "making a virtual environment (python -m venv)")
-    pip = [
+    pip: list[str | Path] = [
         sys.executable,
         "-m",
         "pip",
@@ -67,10 +67,10 @@ def create_venv(
     shutil.copyfile(triton/"python_backend_stubs"/"3.11"/stub.name, stub)
     stub.chmod(0o755)
     lacks = subprocess.run(["ldd", stub], env=server_environ(path), capture_output=True, text=True).stdout
-    lacks = [l.split()[0] for l in lacks.splitlines() if "not found" in l]
-    if lacks:
+    missing = [l.split()[0] for l in lacks.splitlines() if "not found" in l]
+    if missing:
         raise BertNerError(
-            f"the server lacks {', '.join(lacks)}: install this Python's shared library (Debian: "
+            f"the server lacks {', '.join(missing)}: install this Python's shared library (Debian: "
             "apt-get install libpython3.11)"
         )
 
@@ -106,7 +106,7 @@ def ensure_venv(
         except BaseException: shutil.rmtree(path, ignore_errors=True); raise
     return path
 
-# %% ../../nbs/06c_environment.ipynb #0053ax
+# %% ../../nbs/06c_environment.ipynb #0053-1
 @contextmanager
 def file_lock(
     folder: Path,  # an existing folder

@@ -79,7 +79,7 @@ class FairLock:
         finally:
             with self.changed: self.line.popleft(); self.changed.notify_all()
 
-# %% ../../nbs/06a_model.ipynb #0014aax
+# %% ../../nbs/06a_model.ipynb #0014a-1
 class RequestCancelled(Exception):
     "The client no longer waits for the response."
 

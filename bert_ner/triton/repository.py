@@ -50,8 +50,8 @@ class TritonPythonModel:
 '''}
 
 # %% ../../nbs/06b_repository.ipynb #0027
-BACKENDS = {  # backend -> (how Triton runs the encoder, where, its file); None: inside bert_ner
-    "embedded": (None, None, "model.onnx"),
+BACKENDS = {  # backend -> (how Triton runs the encoder, where, its file); empty: inside bert_ner
+    "embedded": ("", "", "model.onnx"),
     "python": ('backend: "python"', "KIND_CPU", "model.onnx"),
     "onnx": ('platform: "onnxruntime_onnx"', "KIND_AUTO", "model.onnx"),
     "tensorrt": ('platform: "tensorrt_plan"', "KIND_GPU", "model.plan"),
@@ -64,7 +64,7 @@ def sign_config(
     """Sign a configuration: `is_signed` tells it from another project's and from an edited one."""
     return f"# Written by bert-ner prepare-triton. SHA-256 of the rest: {hashlib.sha256(config.encode()).hexdigest()}\n{config}"
 
-# %% ../../nbs/06b_repository.ipynb #0027ax
+# %% ../../nbs/06b_repository.ipynb #0027-1
 def is_signed(
     file: Path,  # a config.pbtxt
 ) -> bool:
@@ -73,7 +73,7 @@ def is_signed(
     except (OSError, UnicodeDecodeError): return False
     return config == sign_config(config.partition("\n")[2])
 
-# %% ../../nbs/06b_repository.ipynb #0027bx
+# %% ../../nbs/06b_repository.ipynb #0027-2
 def ner_config() -> str:  # the text of its config.pbtxt
     "The configuration of the model `bert_ner`, the same in every backend."
     return sign_config(
@@ -91,7 +91,7 @@ def ner_config() -> str:  # the text of its config.pbtxt
         )
     )
 
-# %% ../../nbs/06b_repository.ipynb #0027cx
+# %% ../../nbs/06b_repository.ipynb #0027-3
 def encoder_config(
     backend: str,               # a key of `BACKENDS` that has an encoder
     tags: int = len(GMB_TAGS),  # tags of the model
@@ -138,7 +138,7 @@ def has_external_data(
         raise BertNerError(f"{file} is not an ONNX model ({type(e).__name__}): export it again") from e
     return any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.initializer)
 
-# %% ../../nbs/06b_repository.ipynb #0034ax
+# %% ../../nbs/06b_repository.ipynb #0034-1
 def resolve_encoder(
     backend: str,  # a key of `BACKENDS`
     engine: str,   # "onnx" or "onnx-int8"; ignored for tensorrt
@@ -205,7 +205,7 @@ def foreign_files(
         ):
             yield p
 
-# %% ../../nbs/06b_repository.ipynb #0035aax
+# %% ../../nbs/06b_repository.ipynb #0035a-1
 def foreign_parts(
     model: Path,       # folder of a model in a repository; may be missing
 ) -> Iterator[Path]:
@@ -217,7 +217,7 @@ def foreign_parts(
         elif p.is_symlink() or not re.fullmatch(r"(bad-)?[1-9]\d*(-\d+)?", p.name): yield p
         else: yield from foreign_files(p)
 
-# %% ../../nbs/06b_repository.ipynb #0035abx
+# %% ../../nbs/06b_repository.ipynb #0035a-2
 def check_ours(
     folder: Path,       # the model repository
     names: list[str],   # models to be written
@@ -239,7 +239,7 @@ def check_ours(
                 "it away, or choose another model repository"
             )
 
-# %% ../../nbs/06b_repository.ipynb #0035acx
+# %% ../../nbs/06b_repository.ipynb #0035a-3
 def repository_folder(
     folder: str | Path | None,  # the model repository, ROOT/model_repository by default
 ) -> Path:                      # absolute
@@ -251,7 +251,7 @@ def repository_folder(
         raise BertNerError(f"{path} is a file: give the folder of the model repository")
     return path
 
-# %% ../../nbs/06b_repository.ipynb #0035adx
+# %% ../../nbs/06b_repository.ipynb #0035a-4
 @contextmanager
 def translate_write_errors(
     folder: Path,  # file or folder that is written
@@ -329,7 +329,7 @@ def publish_version(
         for old in (folder/name/str(n) for n in before[:-1]):
             if old.exists(): shutil.rmtree(old)
 
-# %% ../../nbs/06b_repository.ipynb #0038ax
+# %% ../../nbs/06b_repository.ipynb #0038-1
 def build_repository(
     folder: str | Path | None = None,       # the model repository, ROOT/model_repository by default
     backend: str = "embedded",              # a key of `BACKENDS`

@@ -65,7 +65,7 @@ def infer_request(
     "A request in Triton's JSON format, as any program can send it."
     return dict(inputs=[dict(name="TEXT", datatype="BYTES", shape=[len(texts), 1], data=texts)])
 
-# %% ../../nbs/06d_server.ipynb #0066ax
+# %% ../../nbs/06d_server.ipynb #0066-1
 def post_json(
     url: str,                 # host:port of HTTP
     path: str,                # on that server
@@ -82,7 +82,7 @@ def post_json(
     except (OSError, http.client.HTTPException): return 0, b""
     finally: link.close()
 
-# %% ../../nbs/06d_server.ipynb #0066bx
+# %% ../../nbs/06d_server.ipynb #0066-2
 def http_error(
     status: int,  # of HTTP
     body: bytes,  # of Triton's response
@@ -229,7 +229,9 @@ def dead_python_processes(
     for p in Path("/proc").glob("[0-9]*/stat"):
         try: stat = p.read_text(errors="replace")
         except OSError: continue            # it has ended in the meantime
-        pid, name, state, _, its_group = re.match(r"(\d+) \((.*)\) (\w) (\d+) (\d+)", stat, re.S).groups()
+        found = re.match(r"(\d+) \((.*)\) (\w) (\d+) (\d+)", stat, re.S)
+        if not found: continue
+        pid, name, state, _, its_group = found.groups()
         if int(its_group) == group and state == "Z" and name.startswith("triton_python"): out.add(int(pid))
     return out
 
@@ -256,6 +258,7 @@ class TritonServer(ServerProcess):
     def reconcile(self) -> str:  # what was done, in a sentence; "" if nothing
         """Reconcile the server with its repository: restart it if a Python process has died, serve a new version,
         or set it aside if it fails."""
+        if self.process is None: return ""
         before, self.suspects = self.suspects, dead_python_processes(self.process.pid)
         # a process that is just being stopped is seen only once
         if before & self.suspects:
