@@ -14,6 +14,7 @@ import codecs, errno, hashlib, json, math, os, random, re, shutil, sys
 from configparser import ConfigParser, Error as ConfigParserError
 from contextlib import contextmanager
 from importlib.util import find_spec
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -294,10 +295,12 @@ GMB_LABEL_NAMES = dict(art="work or product", eve="event", geo="place", gpe="nat
 
 # %% ../nbs/00a_core.ipynb #0020
 def entity_labels(
-    tags: list[str],  # a tag set in IOB2
-) -> list[str]:       # its types, in its order
-    "The types of entities that `tags` speak of."
-    return [t[2:] for t in tags if t.startswith("B-")]
+    tags: Sequence[str],  # a tag set: IOB2, IOB1, BIOES, BILOU, or labels without prefixes
+) -> list[str]:           # its labels, in its order
+    "The labels of the entities that `tags` can mark."
+    inside = [t for t in tags if t != "O"]
+    prefixed = all(re.fullmatch(r"[BIMESLU]-.+", t, re.S) for t in inside)
+    return [*dict.fromkeys(t[2:] if prefixed else t for t in inside)]
 
 # %% ../nbs/00a_core.ipynb #0023
 def seed_everything(

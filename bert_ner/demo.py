@@ -17,6 +17,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from .core import *
 from .spans import *
+from .checkpoint import resolve_model
 from .windows import word_log_probs, load_tokenizer_config, model_info
 from .engines import *
 from .tagger import *
@@ -44,9 +45,10 @@ def tag_with_alternatives(
     )
     judged = tagger.decode(logps)
     tags = break_at_blank_lines(text, offsets, [t for w in judged for t in w.tags])
-    kinds = sorted({t[2:] or "O" for t in tagger.tags})
+    labels = [label or "O" for _, label in parse_tags(tagger.tags, tagger.scheme)]
+    kinds = sorted(set(labels))
     # [words, kinds]
-    probs = np.exp(np.concatenate(logps)) @ np.array([[(t[2:] or "O") == k for k in kinds] for t in tagger.tags])
+    probs = np.exp(np.concatenate(logps)) @ np.array([[label == k for k in kinds] for label in labels])
     def others(label, a, b):
         mean = probs[a:b].mean(0)
         return [
@@ -239,11 +241,11 @@ def available_engines(
     "The engines that the page offers for `folder`."
     folder = Path(folder)
     out: dict[str, tuple[str, Callable]] = {}
-    files = {"onnx": ("ONNX Runtime", "model.onnx"), "onnx-int8": ("ONNX Runtime, int8", "model.int8.onnx")}
-    if find_spec("openvino"):
-        files |= {"openvino": ("OpenVINO", "model.onnx"), "openvino-int8": ("OpenVINO, int8", "model.int8.onnx")}
-    for name, (label, file) in files.items():
-        if (folder/file).is_file() or name == select_engine(folder):
+    names = {"onnx": "ONNX Runtime", "onnx-int8": "ONNX Runtime, int8"}
+    if find_spec("openvino"): names |= {"openvino": "OpenVINO", "openvino-int8": "OpenVINO, int8"}
+    if not (folder/"tagger.json").is_file(): names |= {"torch": "PyTorch"}          # a checkpoint from elsewhere
+    for name, label in names.items():
+        if engine_file(name, folder) or name == select_engine(folder):
             out[name] = label, lambda url, name=name: Tagger.from_pretrained(folder, name)
     baseline = folder.parent/"baseline"
     def open_baseline(url):
@@ -484,17 +486,17 @@ def page_model(
     "The model and engine of the page. Raises `BertNerError` if the folder holds no model, or none for the engine."
     named, asked = folder or os.environ.get("BERT_NER_MODEL"), engine or os.environ.get("BERT_NER_ENGINE")
     folder = ROOT/named if named else default_model_dir()
-    if not (folder/"tagger.json").is_file():
+    if not any((folder/n).is_file() for n in ("tagger.json", "config.json")):
         raise BertNerError(
-            f"{folder} holds no model: name the folder that holds its tagger.json, or none to use the default model"
+            f"{folder} holds no model: name the folder that holds its tagger.json or config.json, or none to use the "
+            "default model"
         )
     # report broken files now, not on the page
     load_tokenizer_config(folder)
     engines, engine = available_engines(folder), asked or select_engine(folder)
     if engine not in engines: raise BertNerError(f"no engine '{engine}' for {folder}: there are {', '.join(engines)}")
-    file = folder/("model.int8.onnx" if engine.endswith("int8") else "model.onnx")
-    if engine in ("onnx", "onnx-int8", "openvino", "openvino-int8") and not file.is_file():
-        raise BertNerError(f"{file} is missing: `bert-ner to-onnx` writes it")
+    if engine in ("onnx", "onnx-int8", "openvino", "openvino-int8") and not engine_file(engine, folder):
+        raise BertNerError(f"{engine_path(engine, folder)} is missing: `bert-ner to-onnx` writes it")
     return folder, engine
 
 def demo(

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['QDQ_REPLACEMENTS', 'ENGINES', 'SHIPPED_DIR', 'OnnxEngine', 'to_qdq', 'cpu_flags', 'cpu_has_bf16', 'compile_openvino',
-           'OpenVINOEngine', 'supports_bf16', 'TorchEngine', 'runnable_engines', 'load_engine', 'pretrained_dir',
-           'default_model_dir', 'model_labels', 'select_engine']
+           'OpenVINOEngine', 'supports_bf16', 'model_inputs', 'TorchEngine', 'engine_file', 'engine_path',
+           'runnable_engines', 'load_engine', 'pretrained_dir', 'default_model_dir', 'model_labels', 'select_engine']
 
 # %% ../nbs/00d_engines.ipynb #0003
-import os
+import inspect, os
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from .core import *
+from .checkpoint import *
 from .windows import *
 import numpy as np
 
@@ -49,11 +50,15 @@ class OnnxEngine:
             raise BertNerError(
                 f"{path} is not a model that ONNX Runtime reads ({type(e).__name__}): export it again"
             ) from e
+        if unknown := [i.name for i in self.session.get_inputs() if i.name not in MODEL_INPUTS]:
+            raise BertNerError(f"{path} reads {', '.join(unknown)}: a tagger reads {', '.join(MODEL_INPUTS)} only")
         if device == "cuda" and self.session.get_providers()[0] != providers[0]:
             raise BertNerError(
                 'ONNX Runtime cannot use the GPU: see its message above; device="cpu" runs everywhere'
             )
         self.device = device
+        outputs = [o.name for o in self.session.get_outputs()]
+        self.outputs = ["logits"] if "logits" in outputs else outputs[:1]
         self.names, self.name, self.path, self.num_streams = (
             [i.name for i in self.session.get_inputs()],
             path.name,
@@ -69,10 +74,10 @@ class OnnxEngine:
         "The same model for many batches: one single-threaded stream per core, opened on first use."
         return OnnxEngine(self.path, num_streams=available_cpus(), device=self.device)
 
-    def logits(self, input_ids, attention_mask, token_type_ids) -> np.ndarray:
-        "float32 [batch, length, tags] from int64 arrays [batch, length]."
+    def logits(self, input_ids, attention_mask, token_type_ids=None) -> np.ndarray:
+        "float32 [batch, length, tags] from int64 arrays [batch, length]; of these, those that the model reads."
         given = dict(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
-        return self.session.run(["logits"], {k: given[k] for k in self.names})[0]
+        return self.session.run(self.outputs, {k: given[k] for k in self.names})[0]
 
 # %% ../nbs/00d_engines.ipynb #0011
 # operator -> its float counterpart, its domain, and which inputs it reads: as they are, or (integers, # scale, zero
@@ -177,7 +182,8 @@ class OpenVINOEngine:
             [],
         )
         # OpenVINO's first arrays deadlock if two threads create them at once
-        self.logits(*np.ones((3, 1, 2), np.int64))
+        ids = np.ones((1, 2), np.int64)
+        self.logits(ids, ids, np.zeros_like(ids))
         if num_streams or threads or available_cpus() == 1: self.throughput_engine = self
 
     @cached_property
@@ -185,8 +191,8 @@ class OpenVINOEngine:
         "The same model for many batches: one single-threaded stream per core, opened on first use."
         return OpenVINOEngine(self.path, num_streams=available_cpus(), model=self.read)
 
-    def logits(self, input_ids, attention_mask, token_type_ids) -> np.ndarray:
-        "float32 [batch, length, tags] from int64 arrays [batch, length]."
+    def logits(self, input_ids, attention_mask, token_type_ids=None) -> np.ndarray:
+        "float32 [batch, length, tags] from int64 arrays [batch, length]; of these, those that the model reads."
         try: request = self.idle.pop() # each serves one batch at a time
         except IndexError: request = self.model.create_infer_request()
         given = dict(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
@@ -203,6 +209,14 @@ def supports_bf16() -> bool:  # True if bf16 matrix products are faster than fp3
     return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
 
 # %% ../nbs/00d_engines.ipynb #0017t-1
+def model_inputs(
+    model,         # a transformers model for token classification
+) -> list[str]:    # of `MODEL_INPUTS`
+    "The inputs that `model` reads; token types only if it has more than one."
+    takes = inspect.signature(model.forward).parameters
+    one_type = getattr(model.config, "type_vocab_size", 2) < 2
+    return [n for n in MODEL_INPUTS if n in takes and not (n == "token_type_ids" and one_type)]
+
 class TorchEngine:
     "Logits by PyTorch, in fp32 or, with `bf16`, under bf16 autocast; on the GPU if there is one."
     def __init__(self,
@@ -215,35 +229,45 @@ class TorchEngine:
             raise BertNerError("PyTorch sees no NVIDIA GPU here: device=\"cpu\" runs everywhere")
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model, self.bf16, self.name = model.to(self.device).eval(), bf16, "torch"
+        self.names = model_inputs(model)
 
     @classmethod
     def load(cls, folder: Path, attention: str = "sdpa", **kw) -> "TorchEngine":
         "The model that `fine_tune` saved in `folder`, with transformers' `attention` implementation."
         import torch  # noqa: F401  (named if it is missing)
         from transformers import AutoModelForTokenClassification
-        if not (Path(folder)/"model.safetensors").is_file():
-            raise BertNerError(f"no trained model in {folder}: {training_hint()}")
-        return cls(AutoModelForTokenClassification.from_pretrained(folder, attn_implementation=attention), **kw)
+        if not engine_file("torch", folder): raise BertNerError(f"no trained model in {folder}: {training_hint()}")
+        load = partial(AutoModelForTokenClassification.from_pretrained, folder, use_safetensors=True, dtype=torch.float32)
+        try: model = load(attn_implementation=attention)
+        except ValueError:                                    # a family without this implementation
+            if attention == "eager": raise
+            model = load(attn_implementation="eager")
+        return cls(model, **kw)
 
-    def logits(self, input_ids, attention_mask, token_type_ids) -> np.ndarray:
-        "float32 [batch, length, tags] from int64 arrays [batch, length]."
+    def logits(self, input_ids, attention_mask, token_type_ids=None) -> np.ndarray:
+        "float32 [batch, length, tags] from int64 arrays [batch, length]; of these, those that the model reads."
         import torch
         given = dict(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
         with torch.inference_mode(), torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.bf16):
-            out = self.model(**{k: torch.from_numpy(v).to(self.device) for k, v in given.items()}).logits
+            out = self.model(**{k: torch.from_numpy(given[k]).to(self.device) for k in self.names}).logits
         return out.float().cpu().numpy()
 
 # %% ../nbs/00d_engines.ipynb #0018
 # name -> what opens it, given a tagger's folder and options: a function, or its import path ("module:name"), imported
 # when it is asked for
 ENGINES: dict[str, Callable[..., Any] | str] = {
-    "onnx": lambda folder, **kw: OnnxEngine(Path(folder)/"model.onnx", **kw),
-    "onnx-int8": lambda folder, **kw: OnnxEngine(Path(folder)/"model.int8.onnx", **kw),
-    "openvino": lambda folder, **kw: OpenVINOEngine(Path(folder)/"model.onnx", **kw),
-    "openvino-int8": lambda folder, **kw: OpenVINOEngine(Path(folder)/"model.int8.onnx", **kw),
+    "onnx": lambda folder, **kw: OnnxEngine(engine_path("onnx", folder), **kw),
+    "onnx-int8": lambda folder, **kw: OnnxEngine(engine_path("onnx-int8", folder), **kw),
+    "openvino": lambda folder, **kw: OpenVINOEngine(engine_path("openvino", folder), **kw),
+    "openvino-int8": lambda folder, **kw: OpenVINOEngine(engine_path("openvino-int8", folder), **kw),
     "torch": "bert_ner.engines:TorchEngine.load",
     "tensorrt": "bert_ner.tensorrt:load_tensorrt",
     "baseline": "bert_ner.baseline:BiLSTMEngine.load",
+}
+_ELSEWHERE = {  # file -> where Hugging Face checkpoints have it
+    "model.onnx": ["onnx/model.onnx"],
+    "model.int8.onnx": ["onnx/model_quantized.onnx", "model_quantized.onnx"],
+    "model.safetensors": ["model.safetensors.index.json"],
 }
 _TRAITS = {  # name -> its file, the package that runs it, the devices it runs on, its options
     "onnx": ("model.onnx", "onnxruntime", ("cpu", "cuda"), ("threads", "num_streams")),
@@ -256,13 +280,29 @@ _TRAITS = {  # name -> its file, the package that runs it, the devices it runs o
 }
 
 # %% ../nbs/00d_engines.ipynb #0018a
+def engine_file(
+    name: str,     # a key of `ENGINES`, except tensorrt
+    folder: Path,  # of a model
+) -> Path | None:  # None: there is none
+    "The file that the engine `name` reads in `folder`."
+    names = [_TRAITS[name][0], *_ELSEWHERE.get(_TRAITS[name][0], [])]
+    file = next((Path(folder)/n for n in names if (Path(folder)/n).is_file()), None)
+    if not file or name not in ("torch", "baseline"): return file
+    # BERT and the baseline use the same file name
+    try: return file if ("model_type" in read_json(Path(folder)/"config.json")) == (name == "torch") else None
+    except (OSError, ValueError, TypeError): return None
+
+def engine_path(
+    name: str,     # a key of `ENGINES`, except tensorrt
+    folder: Path,  # of a model
+) -> Path:
+    "The path of `engine_file`; where it would be if there is none."
+    return engine_file(name, folder) or Path(folder)/_TRAITS[name][0]
+
 def _has_file(name, folder):
-    "Whether `folder` has the file of the engine `name`; BERT and the baseline use the same file name."
+    "Whether `folder` has the file of the engine `name`."
     if name == "tensorrt": return any((f/"engine.json").is_file() for f in (folder, folder.parent/"tensorrt"))
-    if not (folder/_TRAITS[name][0]).is_file(): return False
-    if name not in ("torch", "baseline"): return True
-    try: return ("model_type" in read_json(folder/"config.json")) == (name == "torch")
-    except (OSError, ValueError, TypeError): return False
+    return engine_file(name, folder) is not None
 
 def runnable_engines(
     folder: Path,  # a tagger's folder
@@ -313,6 +353,11 @@ def load_engine(
         if len(_TRAITS[name][2]) == 1: kw.pop("device", None)        # it has no other
         if _TRAITS[name][0] and not _has_file(name, folder):
             file, others = folder/_TRAITS[name][0], runnable_engines(folder)
+            if not others and (pickle := next(iter(sorted(folder.glob("*.bin"))), None)):
+                raise BertNerError(
+                    f"{pickle} is a pickle, which can run any program when it is opened: save the model as safetensors, "
+                    "by transformers' save_pretrained, where you trust it"
+                )
             what = "is not the weights that" if file.is_file() else "is missing, which"
             raise BertNerError(
                 f"{file} {what} the engine '{name}' reads: "
@@ -353,11 +398,8 @@ def model_labels(
     folder: Path,  # a tagger's folder
 ) -> list[str]:    # in the model's order
     "The entity labels of the tagger in `folder`; the 8 of `core` if nothing is trained yet."
-    return (
-        entity_labels(load_tokenizer_config(folder)[1])
-        if (Path(folder) / "tagger.json").is_file()
-        else list(GMB_LABELS)
-    )
+    known = any((Path(folder)/n).is_file() for n in ("tagger.json", "config.json"))
+    return entity_labels(read_settings(folder)["tags"]) if known else list(GMB_LABELS)
 
 # %% ../nbs/00d_engines.ipynb #0021a
 def _has_cuda(package):
@@ -386,10 +428,11 @@ def select_engine(
             f"no CUDA for the model in {folder}: it takes an NVIDIA GPU, and model.onnx with "
             'onnxruntime-gpu or model.safetensors with PyTorch for CUDA; device="cpu" runs everywhere'
         )
-    fp32, int8 = ((folder/n).is_file() for n in ("model.onnx", "model.int8.onnx"))
+    fp32, int8 = (engine_file(n, folder) is not None for n in ("onnx", "onnx-int8"))
+    ours = (folder/"model.int8.onnx").is_file()           # whose operators OpenVINO is known to read
     openvino, flags = find_spec("openvino") is not None, cpu_flags()
     if openvino and fp32 and "amx_bf16" in flags: return "openvino"
-    if openvino and int8 and "avx512_vnni" in flags: return "openvino-int8"
+    if openvino and ours and "avx512_vnni" in flags: return "openvino-int8"
     if int8: return "onnx-int8"
     if not fp32 and (own := [n for n in ("torch", "baseline") if _has_file(n, folder)]): return own[0]
     return "openvino" if fp32 and cpu_has_bf16() else "onnx"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['to_onnx', 'optimize_onnx', 'calibrate_ranges', 'apply_static_ranges', 'quantize_dynamic_int8', 'quantize_static_int8',
-           'check_threshold', 'export_model', 'model_card', 'package_model']
+           'check_threshold', 'export_model', 'fuse_onnx', 'export_checkpoint', 'model_card', 'package_model']
 
 # %% ../nbs/04_export.ipynb #0003
 import re, shutil, warnings
@@ -12,6 +12,7 @@ from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from .core import *
+from .checkpoint import *
 from .windows import *
 from .engines import *
 from .tagger import *
@@ -24,10 +25,11 @@ def to_onnx(
 ) -> Path:       # the path
     "Write `model` as one self-contained ONNX file (opset 17), standard operators only, with dynamic batch and length."
     import torch
+    names = model_inputs(model)
     # batch and length above 1, or they would become constants
-    example = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in MODEL_INPUTS)
+    example = tuple(torch.full((2, 7), int(n != "token_type_ids"), dtype=torch.int64) for n in names)
     named = torch.nn.Module()
-    named.forward = lambda *a: model(**dict(zip(MODEL_INPUTS, a))).logits; named.model = model
+    named.forward = lambda *a: model(**dict(zip(names, a))).logits; named.model = model
     with atomic_path(path) as tmp, warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         warnings.filterwarnings(
@@ -40,11 +42,11 @@ def to_onnx(
             named.eval(),
             example,
             str(tmp),
-            input_names=list(MODEL_INPUTS),
+            input_names=names,
             output_names=["logits"],
             opset_version=17,
             dynamo=False,
-            dynamic_axes={n: {0: "batch", 1: "length"} for n in [*MODEL_INPUTS, "logits"]},
+            dynamic_axes={n: {0: "batch", 1: "length"} for n in [*names, "logits"]},
         )
     return Path(path)
 
@@ -221,6 +223,80 @@ def export_model(
             }
         sizes = {p.name: p.stat().st_size for p in sorted(tmp.glob("*.onnx"))}
     return dict(onnx={**same, "check": fp32}, **close, bytes=sizes)
+
+# %% ../nbs/04_export.ipynb #0025a
+def fuse_onnx(
+    source: Path,  # from `to_onnx`
+    path: Path,    # file to write
+    config,        # transformers configuration of the model
+) -> bool:         # whether anything was fused; else `path` is a copy of `source`
+    "Fuse the graph for ONNX Runtime as far as its rules for BERT fit; they are known for some families only."
+    import onnxruntime as ort
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+    options = FusionOptions("bert"); options.enable_skip_layer_norm = False
+    with atomic_path(path) as tmp:
+        try:
+            heads, hidden = config.num_attention_heads, config.hidden_size
+            fused = optimize_model(str(source), "bert", heads, hidden, opt_level=0, optimization_options=options)
+            fused.save_model_to_file(str(tmp))
+            ort.InferenceSession(str(tmp), providers=["CPUExecutionProvider"])
+            return any(n.op_type in ("Attention", "MultiHeadAttention") for n in fused.model.graph.node)
+        except Exception: shutil.copyfile(source, tmp)      # a family that it does not know
+    return False
+
+# %% ../nbs/04_export.ipynb #0025b
+def export_checkpoint(
+    source: str | Path,                    # a token-classification checkpoint: its folder, or its hub name
+    folder: Path,                          # tagger's folder to write
+    words: list[list[str]],                # sentences to compare on; they also calibrate int8's ranges
+    labels: dict[str, str] | None = None,  # other names for its labels, see `map_labels`
+    scheme: str | None = None,             # of its tags, of `SCHEMES`; None: found from them
+    min_exact_match: float = .999,         # fp32: share of sentences with exactly PyTorch's entities
+    max_f1_drop: float = .03,              # int8: micro F1 against PyTorch's entities may be this much below 1
+    progress=None,                         # wraps the batches, e.g. tqdm
+) -> dict:                                 # fused; of onnx and, if there is one, onnx_int8: exact match and more; bytes
+    """Write `folder` with model.onnx, model.int8.onnx, tokenizer.json and tagger.json, from which every engine, the
+    server and the shell read.
+
+    Raises `BertNerError` if `source` cannot be used, or ONNX does not find PyTorch's entities."""
+    source = resolve_model(source)
+    settings = read_settings(source, labels, scheme)
+    torch_engine = load_engine("torch", source, attention="eager", device="cpu")
+    window_tokenizer = load_window_tokenizer(source, settings)
+    reference = Tagger(torch_engine, window_tokenizer, settings["tags"], 0, settings["scheme"])
+    with atomic_path(folder, "tagger.json") as tmp:
+        tmp.mkdir()
+        window_tokenizer.tokenizer.save(str(tmp/"tokenizer.json"))
+        write_json(tmp/"tagger.json", settings)
+        to_onnx(torch_engine.model, tmp/"model.plain.onnx")
+        fused = fuse_onnx(tmp/"model.plain.onnx", tmp/"model.onnx", torch_engine.model.config)
+        compare = lambda name: compare_taggers(reference, Tagger.from_pretrained(tmp, name), words, None, progress)
+        same = compare("onnx")
+        if fused and same["exact_match"] < min_exact_match:
+            shutil.copyfile(tmp/"model.plain.onnx", tmp/"model.onnx")
+            fused, same = False, compare("onnx")
+        what = "the share of sentences with PyTorch's entities in ONNX"
+        made = dict(fused=fused, onnx={**same, "check": check_threshold(what, same["exact_match"], min_exact_match)})
+        int8 = _quantized(reference, tmp, words, 1 - max_f1_drop, progress)
+        (tmp/"model.plain.onnx").unlink()
+        made |= dict(onnx_int8=int8) if int8 else {}
+        return {**made, "bytes": {p.name: p.stat().st_size for p in sorted(tmp.glob("*.onnx"))}}
+
+def _quantized(reference, folder, words, least, progress):
+    "model.int8.onnx of model.onnx, with what it keeps of the entities of `reference`; None if it is less than `least`."
+    from bert_ner.metrics import entity_scores
+    file, gold = folder/"model.int8.onnx", [t.tags for t in reference.tag_tokenized(words)]
+    for ranges in ("static", "dynamic"):
+        try:
+            if ranges == "dynamic": quantize_dynamic_int8(folder/"model.onnx", file)
+            else: quantize_static_int8(folder/"model.onnx", file, reference.window_tokenizer, words[:500])
+            pred = [t.tags for t in Tagger.from_pretrained(folder, "onnx-int8").tag_tokenized(words)]
+            f1 = entity_scores(gold, pred)["micro"]["f1"]
+        except Exception: f1 = 0.                           # operators whose ranges are not those of tokens
+        if f1 >= least: return dict(ranges=ranges, f1=f1, minimum=round(least, 6))
+    file.unlink(missing_ok=True)
+    return None
 
 # %% ../nbs/04_export.ipynb #0027
 def model_card(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex, overload
 from .core import *
 from .spans import *
+from .checkpoint import *
 from .windows import *
 from .engines import *
 import numpy as np
@@ -144,6 +145,8 @@ class WordTagger:
         window_tokenizer: WindowTokenizer,       # words to windows
         tags: Iterable[str],  # the tag set, in the model's order
         max_batch_tokens: int = 0,      # padded tokens per batch; 0: the engine's own maximum, or 2048
+        scheme: str | None = None,      # of the tags, of `SCHEMES`; None: found from them
+        decoding: str = "viterbi",      # "viterbi": the best valid tags; "argmax": as transformers' pipeline
     ):
         self.engine, self.window_tokenizer, self.tags, self.max_batch_tokens = (
             engine,
@@ -151,6 +154,10 @@ class WordTagger:
             list(tags),
             max_batch_tokens or getattr(engine, "max_batch_tokens", 2048),
         )
+        self.scheme = scheme or detect_scheme(self.tags)
+        if decoding not in ("viterbi", "argmax"):
+            raise BertNerError(f"no decoding '{decoding}': there are viterbi and argmax")
+        self.decoding = decoding
         # how the model was trained, as far as known: encoder, corpus, sentences, date
         self.about: dict[str, Any] = {}
         self.folder: Path | None = None    # of the model, if `from_pretrained` opened it
@@ -167,9 +174,15 @@ class WordTagger:
         self._opened: tuple[str | None, dict[str, Any]] | None = None
 
     def decode(self, logps: Sequence[NDArray[np.float32]]) -> list[TagPrediction]:
-        "Valid tags from float [words, tags] log-probabilities of each sentence, by masked Viterbi."
-        best = decode_tags(list(logps), self.tags)
-        return [TagPrediction([self.tags[t] for t in b], np.exp(x[np.arange(len(b)), b])) for b, x in zip(best, logps)]
+        """IOB2 tags from float [words, tags] log-probabilities of each sentence: the best valid ones by masked Viterbi,
+        or the best tag of each word."""
+        if self.decoding == "argmax": best = [x.argmax(1) for x in logps]
+        else: best = decode_tags(list(logps), self.tags, self.scheme)
+        return [TagPrediction(self._iob2(b), np.exp(x[np.arange(len(b)), b])) for b, x in zip(best, logps)]
+
+    def _iob2(self, best):
+        tags = [self.tags[t] for t in best]
+        return tags if self.scheme == "iob2" and self.decoding == "viterbi" else to_iob2_tags(tags, self.scheme)
 
     def _tag_words(self, sentences, progress):
         if self.engine is None:
@@ -190,6 +203,14 @@ class WordTagger:
         Raises `BertNerError` if one is not a collection of words, or a word is not a string."""
         return self._tag_words(_check_sentences(sentences), progress)
 
+    def over(self,
+        engine: Any,  # see `WordTagger`
+    ):                # of the same class
+        "This tagger over another engine, otherwise the same."
+        new = copy.copy(self)
+        new.engine = engine
+        return new
+
     def __copy__(self):
         new = object.__new__(type(self))
         new.__dict__.update(self.__dict__)
@@ -198,7 +219,8 @@ class WordTagger:
     def __deepcopy__(self, memo: dict[int, Any]):
         new = copy.copy(self)
         new.window_tokenizer, new.tags, new.about = copy.copy(self.window_tokenizer), list(self.tags), dict(self.about)
-        new.window_tokenizer.cache = {}
+        new.window_tokenizer.word_encoder = copy.copy(self.window_tokenizer.word_encoder)
+        new.window_tokenizer.word_encoder.cache = {}
         return new
 
 # %% ../nbs/00_tagger.ipynb #0031d
@@ -226,20 +248,29 @@ class Tagger(WordTagger):
     its model and opens it again; a forked process should open its own, too. A copy shares the engine."""
     @classmethod
     def from_pretrained(cls,
-        folder: str | os.PathLike[str] | None = None,  # a model's; None: the int8 MiniLM that ships with the library
+        folder: str | os.PathLike[str] | None = None,  # a model's, or its hub name; None: the MiniLM that ships with us
         engine: str | None = "auto",                   # of `ENGINES`; None: set `engine` yourself
         device: str | None = None,                     # "cpu" or "cuda"; None: CUDA where the engine finds it
+        labels: dict[str, str] | None = None,          # other names for the model's labels, see `map_labels`
+        scheme: str | None = None,                     # of its tags, of `SCHEMES`; None: found from them
+        aggregation: str | None = None,                # of a word's tokens: first, average, max; None: the model's own
+        decoding: str | None = None,                   # "viterbi" or "argmax"; None: the model's own, else viterbi
         **options: Any,                                # of the engine: threads, num_streams, bf16
     ) -> "Tagger":
-        """The tagger of the model in `folder`, over `engine` on `device`.
+        """The tagger of the model in `folder`, over `engine` on `device`: one of this project, or any Hugging Face
+        token-classification checkpoint.
 
         Raises `BertNerError` if there is no such model, engine, device or option."""
-        path = Path(folder or pretrained_dir()).absolute()
-        window_tokenizer, tags = load_tokenizer_config(path)
+        path = resolve_model(str(folder or pretrained_dir())).absolute()
+        settings = read_settings(path, labels, scheme)
+        window_tokenizer = load_window_tokenizer(path, settings, aggregation)
         name = select_engine(path, device) if engine == "auto" else engine
         if device is not None: options["device"] = device
-        tagger = cls(None if name is None else load_engine(name, path, **options), window_tokenizer, tags)
-        tagger.about, tagger.folder, tagger._opened = model_info(path), path, (name, options)
+        opened = None if name is None else load_engine(name, path, **options)
+        decoding = decoding or settings.get("decoding", "viterbi")
+        tagger = cls(opened, window_tokenizer, settings["tags"], 0, settings["scheme"], decoding)
+        reading = dict(labels=labels, scheme=scheme, aggregation=aggregation, decoding=decoding)
+        tagger.about, tagger.folder, tagger._opened = model_info(path), path, (name, {**reading, **options})
         return tagger
 
     @property
@@ -256,9 +287,13 @@ class Tagger(WordTagger):
         "Entities of each of `texts`. Raises `BertNerError` for a single string, and if one of them is not a string."
         _check_dimensions(texts)
         texts = check_texts(texts)
-        cells = [split_table_cells(t, tokenize_words(t)) for t in texts]
-        tagged = iter(self._tag_words([[t[a:b] for a, b in c] for t, cs in zip(texts, cells) for c in cs], progress))
-        return [self._entities(t, cs, [next(tagged) for _ in cs]) for t, cs in zip(texts, cells)]
+        cells = [[self._words(t, c) for c in split_table_cells(t, tokenize_words(t))] for t in texts]
+        tagged = iter(self._tag_words([words for cs in cells for _, words in cs], progress))
+        return [self._entities(t, [o for o, _ in cs], [next(tagged) for _ in cs]) for t, cs in zip(texts, cells)]
+
+    def _words(self, text, offsets):                              # (start, end) of each word, the words
+        if not self.window_tokenizer.split_unspaced or text.isascii(): return offsets, [text[a:b] for a, b in offsets]
+        return split_unspaced(text, offsets, self.window_tokenizer.word_encoder)
 
     def _entities(self, text, cells, tagged):                     # of the words of each cell
         offsets, tags = [o for c in cells for o in c], [t for w in tagged for t in w.tags]

@@ -17,6 +17,7 @@ import pyarrow as pa, pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from .. import __version__
 from ..core import *
+from ..checkpoint import *
 from .readers import *
 from .shards import *
 
@@ -51,9 +52,8 @@ def run_fingerprint(
         near = isinstance(fs, LocalFileSystem) or "::" in address
         with fs_errors(address, "read"): known = _hash_of(address) if near else fs.ukey(path)
         return " ".join([known_format(address)[0], known, *(f"{k}={v}" for k, v in partition_values(address).items())])
-    if not (Path(folder)/"tagger.json").is_file():
-        raise BertNerError(f"no trained model in {folder}: {training_hint()}")
-    model = [f"{f.name} {file_hash(f)}" for f in sorted(Path(folder).iterdir()) if f.is_file()]
+    read_settings(folder)
+    model = [f"{name} {file_hash(f)}" for name, f in model_files(folder).items()]
     return dict(
         version=__version__,
         input=[printable(content(f)) for f in files],

@@ -21,6 +21,7 @@ from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 from ..core import *
+from ..checkpoint import *
 from ..engines import *
 from ..tagger import *
 from .readers import *
@@ -38,7 +39,9 @@ def open_tagger(
     options: dict[str, Any] = dict(threads=threads, num_streams=num_streams) if engine.startswith(("onnx", "openvino")) else {}
     if not isinstance(model, dict): return Tagger.from_pretrained(model, engine, **options)
     with tempfile.TemporaryDirectory() as folder:
-        for name, data in model.items(): (Path(folder)/name).write_bytes(data)
+        for name, data in model.items():
+            (Path(folder)/name).parent.mkdir(exist_ok=True)
+            (Path(folder)/name).write_bytes(data)
         return Tagger.from_pretrained(folder, engine, **options)
 
 # %% ../../nbs/08d_run.ipynb #0037
@@ -177,7 +180,7 @@ def annotate_ray(
             1, int(ray.cluster_resources().get("GPU" if gpus_per_actor else "CPU", 1) // (gpus_per_actor or 1))
         )
         model = partial(
-            ray.get, ray.put({f.name: f.read_bytes() for f in Path(job["model"]).iterdir() if f.is_file()})
+            ray.get, ray.put({name: f.read_bytes() for name, f in model_files(Path(job["model"])).items()})
         )
         with _blocks_of_one_part():
             items = from_items([dict(file=i, address=os.fsencode(a)) for i, a in enumerate(files)])
@@ -354,7 +357,7 @@ def annotate(
     if unknown: raise TypeError(f"annotate() got an unexpected keyword argument '{min(unknown)}'")
     start, source, target = time.perf_counter(), normalize_sources(source), _target(target)
     files, skipped = find_files(source)
-    single, folder, model = single_file_format(target), run_dir(target), Path(model or default_model_dir()).resolve()
+    single, folder, model = single_file_format(target), run_dir(target), resolve_model(str(model or default_model_dir())).resolve()
     given["encoding"] = canonical_encoding(given.get("encoding", ""))
     config = AnnotateConfig(
         format=format

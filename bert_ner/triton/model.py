@@ -242,7 +242,7 @@ class RequestBatcher:
     def _answer_long(self, job, kind):
         tagger = self.tagger
         engine = InterruptibleEngine(tagger.engine, self.engine_lock, job.request.is_cancelled)
-        try: self._answer([job], Tagger(engine, tagger.window_tokenizer, tagger.tags, tagger.max_batch_tokens))
+        try: self._answer([job], tagger.over(engine))
         except RequestCancelled: pass
         except Exception as e: self.respond.failed(job.sender, e)
         finally:
@@ -257,8 +257,8 @@ class RequestBatcher:
 class EncoderEngine:
     """Logits by `version` of the model `bert_ner_encoder` of the same server; `pb` is Triton's
     `triton_python_backend_utils`."""
-    def __init__(self, pb: Any, version: int = -1) -> None:
-        self.pb, self.version, self.name = pb, version, "bert_ner_encoder"
+    def __init__(self, pb: Any, version: int = -1, inputs: Sequence[str] = MODEL_INPUTS) -> None:
+        self.pb, self.version, self.inputs, self.name = pb, version, inputs, "bert_ner_encoder"
 
     def logits(self, **given: np.ndarray) -> np.ndarray:
         "float32 [batch, length, tags] from int64 arrays [batch, length]."
@@ -266,7 +266,7 @@ class EncoderEngine:
             model_name=self.name,
             model_version=self.version,
             requested_output_names=["logits"],
-            inputs=[self.pb.Tensor(k, given[k]) for k in MODEL_INPUTS],
+            inputs=[self.pb.Tensor(k, given[k]) for k in self.inputs],
             preferred_memory=self.pb.PreferredMemory(self.pb.TRITONSERVER_MEMORY_CPU, 0),
         ).exec()
         if answer.has_error(): raise BertNerError(f"bert_ner_encoder: {answer.error().message()}")
@@ -301,5 +301,5 @@ def load_version(
         tagger.tag("Warm up: the first text is slower.")
     else:                             # Triton allows no calls to another model while it loads this one
         tagger = Tagger.from_pretrained(folder, None)
-        tagger.engine = EncoderEngine(pb, int(folder.name))
+        tagger.engine = EncoderEngine(pb, int(folder.name), about.get("inputs", MODEL_INPUTS))
     return RequestBatcher(tagger, pb)

@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['MODEL_PY', 'BACKENDS', 'WARMUP_LENGTHS', 'SERVER_MODULES', 'sign_config', 'is_signed', 'ner_config', 'encoder_config',
-           'has_external_data', 'resolve_encoder', 'model_names', 'list_versions', 'read_version', 'foreign_files',
-           'foreign_parts', 'check_ours', 'repository_folder', 'translate_write_errors', 'copy_server_modules',
-           'write_version', 'publish_version', 'build_repository', 'rollback']
+           'has_external_data', 'read_graph', 'resolve_encoder', 'model_names', 'list_versions', 'read_version',
+           'foreign_files', 'foreign_parts', 'check_ours', 'repository_folder', 'translate_write_errors',
+           'copy_server_modules', 'write_version', 'publish_version', 'build_repository', 'rollback']
 
 # %% ../../nbs/06b_repository.ipynb #0003
 import hashlib, json, os, re, shutil, tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from ..core import *
+from ..checkpoint import *
 from ..windows import MODEL_INPUTS
+from ..engines import engine_path
 from .model import MAX_TEXTS
 
 # %% ../../nbs/06b_repository.ipynb #0024t
@@ -37,14 +39,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import triton_python_backend_utils as pb
 from bert_ner.engines import OnnxEngine
-from bert_ner.triton.model import MODEL_INPUTS, run_encoder
+from bert_ner.triton.model import run_encoder
 
 class TritonPythonModel:
     def initialize(self, args): self.engine = OnnxEngine(Path(__file__).parent/"model.onnx")
     def execute(self, requests): return [self.answer(r) for r in requests]
     def answer(self, request):
         try:
-            given = {n: pb.get_input_tensor_by_name(request, n).as_numpy() for n in MODEL_INPUTS}
+            given = {n: pb.get_input_tensor_by_name(request, n).as_numpy() for n in self.engine.names}
             return pb.InferenceResponse([pb.Tensor("logits", run_encoder(self.engine, **given))])
         except Exception as e: return pb.InferenceResponse([], pb.TritonError(str(e).splitlines()[0]))
 '''}
@@ -97,15 +99,16 @@ def encoder_config(
     tags: int = len(GMB_TAGS),  # tags of the model
     profiles: int = 1,          # optimization profiles of the TensorRT engine
     longest: int = 512,         # tokens per window
+    inputs: Sequence[str] = MODEL_INPUTS,  # that the encoder reads
 ) -> str:                       # the text of its config.pbtxt
     "The configuration of the model `bert_ner_encoder`; -1 stands for any length."
     runs, kind, _ = BACKENDS[backend]
     chosen = f" profile: {json.dumps([str(i) for i in range(profiles)])}" if kind == "KIND_GPU" else ""
-    inputs = ", ".join(f'{{ name: "{n}" data_type: TYPE_INT64 dims: [ -1, -1 ] }}' for n in MODEL_INPUTS)
+    reads = ", ".join(f'{{ name: "{n}" data_type: TYPE_INT64 dims: [ -1, -1 ] }}' for n in inputs)
     zeros = {
         n: ", ".join(
             f'{{ key: "{k}" value {{ data_type: TYPE_INT64 dims: [ 1, {n} ] zero_data: true }} }}'
-            for k in MODEL_INPUTS
+            for k in inputs
         )
         for n in WARMUP_LENGTHS
         if n <= longest
@@ -117,7 +120,7 @@ def encoder_config(
                 'name: "bert_ner_encoder"',
                 runs,
                 "max_batch_size: 0",
-                f"input [ {inputs} ]",
+                f"input [ {reads} ]",
                 f'output [ {{ name: "logits" data_type: TYPE_FP32 dims: [ -1, -1, {tags} ] }} ]',
                 f"instance_group [ {{ count: 1 kind: {kind}{chosen} }} ]",
                 "version_policy { latest { num_versions: 2 } }",
@@ -133,10 +136,16 @@ def has_external_data(
 ) -> bool:
     "Whether the ONNX `file` has external data. Raises `BertNerError` if it is not an ONNX model."
     import onnx
-    try: graph = onnx.load(str(file), load_external_data=False).graph
+    return any(t.data_location == onnx.TensorProto.EXTERNAL for t in read_graph(file).initializer)
+
+def read_graph(
+    file: Path,  # ONNX
+):               # onnx.GraphProto, without external data
+    "The graph in `file`. Raises `BertNerError` if it is not an ONNX model."
+    import onnx
+    try: return onnx.load(str(file), load_external_data=False).graph
     except Exception as e:
         raise BertNerError(f"{file} is not an ONNX model ({type(e).__name__}): export it again") from e
-    return any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.initializer)
 
 # %% ../../nbs/06b_repository.ipynb #0034-1
 def resolve_encoder(
@@ -149,14 +158,10 @@ def resolve_encoder(
     makes it."""
     if backend not in BACKENDS:
         raise BertNerError(f"no backend '{backend}' of the model repository: there are {', '.join(BACKENDS)}")
-    files = {"onnx": "model.onnx", "onnx-int8": "model.int8.onnx"}
-    if engine not in files: raise BertNerError(f"the repository serves {' or '.join(files)}, not '{engine}'")
-    file = plan if backend == "tensorrt" else model/files[engine]
-    make = (
-        "`bert-ner to-tensorrt`, on the kind of GPU that will serve it"
-        if backend == "tensorrt"
-        else "`make repro`, or `bert-ner to-onnx`"
-    )
+    if engine not in ("onnx", "onnx-int8"): raise BertNerError(f"the repository serves onnx or onnx-int8, not '{engine}'")
+    file, make = engine_path(engine, model), "`make repro`, or `bert-ner to-onnx`"
+    if not (model/"tagger.json").is_file(): make = f"`bert-ner to-onnx --model {model} --output NEW-FOLDER`, and serve that"
+    if backend == "tensorrt": file, make = plan, "`bert-ner to-tensorrt`, on the kind of GPU that will serve it"
     for f in [file] + [file.with_name("engine.json")] * (backend == "tensorrt"):
         if not f.is_file(): raise BertNerError(f"{f} is missing: create it with {make}")
     if backend != "tensorrt" and has_external_data(file):
@@ -261,7 +266,7 @@ def translate_write_errors(
     except OSError as e: raise BertNerError(f"{folder} cannot be written: {e.strerror or e}") from e
 
 # %% ../../nbs/06b_repository.ipynb #0035s
-SERVER_MODULES = ("core", "spans", "windows", "engines", "tagger", "triton/model")  # the modules that the server runs
+SERVER_MODULES = ("core", "spans", "checkpoint", "windows", "engines", "tagger", "triton/model")  # the modules that the server runs
 
 def copy_server_modules(
     package: Path,  # a new folder `bert_ner` in a version
@@ -282,11 +287,14 @@ def write_version(
     backend: str,   # a key of `BACKENDS`
     model: Path,    # a tagger's folder
     encoder: Path,  # the encoder's file
+    labels: dict[str, str] | None = None,  # other names for the model's labels, see `map_labels`
 ) -> None:
     """Write the configuration and the version `number` of the model `name`, with all its files.
 
     Raises `BertNerError` if the version exists."""
-    version, about, file = folder/str(number), read_json(model/"tagger.json"), BACKENDS[backend][2]
+    version, file = folder/str(number), BACKENDS[backend][2]
+    settings = read_settings(model, labels)
+    inputs = [i.name for i in read_graph(encoder).input] if encoder.suffix == ".onnx" else [*MODEL_INPUTS]
     if (folder/"config.pbtxt").exists() or version.exists():
         raise BertNerError(f"{folder} holds a model already: choose another folder")
     version.mkdir(parents=True)
@@ -294,7 +302,7 @@ def write_version(
     config = (
         ner_config()
         if name == "bert_ner"
-        else encoder_config(backend, len(about["tags"]), profiles, about["max_length"])
+        else encoder_config(backend, len(settings["tags"]), profiles, settings["max_length"], inputs)
     )
     (folder/"config.pbtxt").write_text(config, encoding="utf-8")
     if name == "bert_ner_encoder" or backend == "embedded": shutil.copyfile(encoder, version/file)
@@ -302,11 +310,13 @@ def write_version(
         (version/"model.py").write_text(MODEL_PY[name], encoding="utf-8")
         copy_server_modules(version/"bert_ner")
     if name == "bert_ner":
-        for part in ("tokenizer.json", "tagger.json"): shutil.copyfile(model/part, version/part)
+        read_tokenizer(model, settings.get("vocab_size")).save(str(version/"tokenizer.json"))
+        write_json(version/"tagger.json", settings)
     sums = {p.relative_to(version).as_posix(): file_hash(p) for p in sorted(version.rglob("*")) if p.is_file()}
     if name == "bert_ner" and backend != "embedded":
         sums[f"../../bert_ner_encoder/{number}/{file}"] = file_hash(encoder)
-    write_json(version/"prepared.json", dict(backend=backend, encoder=encoder.name, tags=about["tags"], sha256=sums))
+    about = dict(backend=backend, encoder=encoder.name, tags=settings["tags"], inputs=inputs, sha256=sums)
+    write_json(version/"prepared.json", about)
 
 # %% ../../nbs/06b_repository.ipynb #0038
 def publish_version(
@@ -337,12 +347,13 @@ def build_repository(
     engine: str = "onnx",                   # "onnx" or "onnx-int8"; ignored for tensorrt
     engine_path: str | Path | None = None,  # the TensorRT engine, the pipeline's own by default
     reset: bool = False,                    # start over with version 1, replacing all versions
+    labels: dict[str, str] | None = None,   # other names for the model's labels, see `map_labels`
 ) -> Path:                                  # the model repository
     """Write a new version. Nothing is changed until it is complete, and other people's files are never touched.
 
     Raises `BertNerError` if it is in the way."""
-    folder, model = repository_folder(folder), Path(model or artifact_path("models", "onnx"))
-    if not (model/"tagger.json").is_file(): raise BertNerError(f"no trained model in {model}: {training_hint()}")
+    folder, model = repository_folder(folder), resolve_model(str(model or artifact_path("models", "onnx")))
+    tags = read_settings(model, labels)["tags"]
     encoder = resolve_encoder(
         backend,
         engine,
@@ -352,13 +363,13 @@ def build_repository(
     before = [] if reset else list_versions(folder)
     if before:
         newest = read_version(folder/"bert_ner"/str(before[-1]))
-        if (newest["backend"], newest["tags"]) != (backend, read_json(model/"tagger.json")["tags"]): before = []
+        if (newest["backend"], newest["tags"]) != (backend, tags): before = []
     check_ours(folder, model_names(backend), before)
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as tmp:
             for name in model_names(backend):
-                write_version(Path(tmp)/name, name, (before or [0])[-1] + 1, backend, model, encoder)
+                write_version(Path(tmp)/name, name, (before or [0])[-1] + 1, backend, model, encoder, labels)
             if before: publish_version(Path(tmp), folder, before)
             for name in model_names(backend) if not before else ():
                 with atomic_path(folder/name, "config.pbtxt") as place: (Path(tmp)/name).rename(place)
