@@ -17,7 +17,6 @@ from pathlib import Path
 from fastcore.basics import patch
 from .core import *
 from .spans import *
-from .checkpoint import resolve_model
 from .windows import word_log_probs, load_tokenizer_config, model_info
 from .engines import *
 from .tagger import *

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['QDQ_REPLACEMENTS', 'ENGINES', 'SHIPPED_DIR', 'OnnxEngine', 'to_qdq', 'cpu_flags', 'cpu_has_bf16', 'compile_openvino',
-           'OpenVINOEngine', 'supports_bf16', 'model_inputs', 'TorchEngine', 'engine_file', 'engine_path',
-           'runnable_engines', 'load_engine', 'pretrained_dir', 'default_model_dir', 'model_labels', 'select_engine']
+           'OpenVINOEngine', 'supports_bf16', 'model_inputs', 'load_checkpoint', 'TorchEngine', 'engine_file',
+           'engine_path', 'runnable_engines', 'load_engine', 'pretrained_dir', 'default_model_dir', 'model_labels',
+           'select_engine']
 
 # %% ../nbs/00d_engines.ipynb #0003
 import inspect, os
@@ -217,6 +218,41 @@ def model_inputs(
     one_type = getattr(model.config, "type_vocab_size", 2) < 2
     return [n for n in MODEL_INPUTS if n in takes and not (n == "token_type_ids" and one_type)]
 
+def load_checkpoint(
+    folder: Path,    # with config.json and model.safetensors
+    attention: str,  # transformers' implementation; eager for a family that does not have it
+):                   # a transformers model for token classification, fp32
+    "The model in `folder`, without messages. Raises `BertNerError` if its weights are not those of its configuration."
+    import torch
+    from transformers import AutoModelForTokenClassification
+    from transformers.utils import logging
+    load = partial(
+        AutoModelForTokenClassification.from_pretrained,
+        folder,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar(); logging.set_verbosity_error()
+    try:
+        try: model, info = load(attn_implementation=attention)
+        except ValueError:                                        # a family without this implementation
+            if attention == "eager": raise
+            model, info = load(attn_implementation="eager")
+    except (RuntimeError, ValueError, KeyError) as e:
+        raise BertNerError(f"{folder}: transformers cannot load it ({_first_line(e)}): do its weights and config.json "
+                           "belong together?") from e
+    finally:
+        logging.set_verbosity(level)
+        if shown: logging.enable_progress_bar()
+    if missing := sorted(info["missing_keys"]):
+        raise BertNerError(f"{folder} lacks the weights {missing[0]}: fine-tune it first, or save it again")
+    return model
+
+def _first_line(e): return next(iter(str(e).strip().splitlines()), type(e).__name__)[:200]
+
+# %% ../nbs/00d_engines.ipynb #0017t-9
 class TorchEngine:
     "Logits by PyTorch, in fp32 or, with `bf16`, under bf16 autocast; on the GPU if there is one."
     def __init__(self,
@@ -234,15 +270,8 @@ class TorchEngine:
     @classmethod
     def load(cls, folder: Path, attention: str = "sdpa", **kw) -> "TorchEngine":
         "The model that `fine_tune` saved in `folder`, with transformers' `attention` implementation."
-        import torch  # noqa: F401  (named if it is missing)
-        from transformers import AutoModelForTokenClassification
         if not engine_file("torch", folder): raise BertNerError(f"no trained model in {folder}: {training_hint()}")
-        load = partial(AutoModelForTokenClassification.from_pretrained, folder, use_safetensors=True, dtype=torch.float32)
-        try: model = load(attn_implementation=attention)
-        except ValueError:                                    # a family without this implementation
-            if attention == "eager": raise
-            model = load(attn_implementation="eager")
-        return cls(model, **kw)
+        return cls(load_checkpoint(folder, attention), **kw)
 
     def logits(self, input_ids, attention_mask, token_type_ids=None) -> np.ndarray:
         "float32 [batch, length, tags] from int64 arrays [batch, length]; of these, those that the model reads."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['to_onnx', 'optimize_onnx', 'calibrate_ranges', 'apply_static_ranges', 'quantize_dynamic_int8', 'quantize_static_int8',
-           'check_threshold', 'export_model', 'fuse_onnx', 'export_checkpoint', 'model_card', 'package_model']
+           'check_threshold', 'fuse_onnx', 'fuse_model', 'quantize_int8', 'export_model', 'export_checkpoint',
+           'model_card', 'package_model']
 
 # %% ../nbs/04_export.ipynb #0003
 import re, shutil, warnings
@@ -38,6 +39,7 @@ def to_onnx(
             category=DeprecationWarning,
         )
         warnings.filterwarnings("ignore", message="Exporting aten::index operator", category=UserWarning)
+        warnings.filterwarnings("ignore", message="To copy construct from a tensor", category=UserWarning)  # DeBERTa
         torch.onnx.export(
             named.eval(),
             example,
@@ -174,6 +176,46 @@ def check_threshold(
     return dict(value=round(value, 6), minimum=minimum)
 
 # %% ../nbs/04_export.ipynb #0024
+def fuse_onnx(
+    source: Path,  # from `to_onnx`
+    path: Path,    # file to write
+    config,        # transformers configuration of the model
+) -> bool:         # whether attention was fused; else `path` may be a copy of `source`
+    "Fuse the graph for ONNX Runtime as far as its rules for BERT fit; they are known for some families only."
+    import onnxruntime as ort
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+    options = FusionOptions("bert"); options.enable_skip_layer_norm = False
+    with atomic_path(path) as tmp:
+        try:
+            heads, hidden = config.num_attention_heads, config.hidden_size
+            fused = optimize_model(str(source), "bert", heads, hidden, opt_level=0, optimization_options=options)
+            fused.save_model_to_file(str(tmp))
+            ort.InferenceSession(str(tmp), providers=["CPUExecutionProvider"])
+            return any(n.op_type in ("Attention", "MultiHeadAttention") for n in fused.model.graph.node)
+        except Exception: shutil.copyfile(source, tmp)      # a family that it does not know
+    return False
+
+def fuse_model(
+    source: Path,  # from `to_onnx`
+    path: Path,    # file to write
+    config,        # transformers configuration of the model
+) -> None:
+    "Fuse the graph: all of it for BERT, else as far as it goes."
+    if config.model_type != "bert": fuse_onnx(source, path, config)
+    else: optimize_onnx(source, path, config.num_hidden_layers, config.num_attention_heads, config.hidden_size)
+
+def quantize_int8(
+    source: Path,                       # from `fuse_model`
+    path: Path,                         # file to write
+    window_tokenizer: WindowTokenizer,  # words to windows
+    sentences: list[list[str]],         # words of some training sentences
+) -> str:                               # "static" or "dynamic"
+    "Quantize with static ranges; with dynamic ones where `source` has operators whose ranges are not those of tokens."
+    try: quantize_static_int8(source, path, window_tokenizer, sentences); return "static"
+    except (IndexError, ValueError, KeyError, StopIteration): quantize_dynamic_int8(source, path); return "dynamic"
+
+# %% ../nbs/04_export.ipynb #0024-1
 def export_model(
     source: Path,                   # folder from `fine_tune`
     folder: Path,                   # tagger's folder to write
@@ -198,16 +240,11 @@ def export_model(
             window_tokenizer.case_feature,
             window_tokenizer.max_length,
             model_info(source),
+            window_tokenizer.word_encoder.add_prefix_space,
         )
         to_onnx(torch_engine.model, tmp/"model.plain.onnx")
-        optimize_onnx(
-            tmp / "model.plain.onnx",
-            tmp / "model.onnx",
-            config.num_hidden_layers,
-            config.num_attention_heads,
-            config.hidden_size,
-        )
-        quantize_static_int8(tmp/"model.onnx", tmp/"model.int8.onnx", window_tokenizer, training)
+        fuse_model(tmp/"model.plain.onnx", tmp/"model.onnx", config)
+        quantize_int8(tmp/"model.onnx", tmp/"model.int8.onnx", window_tokenizer, training)
         same = compare_taggers(reference, Tagger.from_pretrained(tmp, "onnx"), words, gold, progress)
         fp32 = check_threshold(
             "the share of sentences with PyTorch's entities in ONNX", same["exact_match"], min_exact_match
@@ -223,27 +260,6 @@ def export_model(
             }
         sizes = {p.name: p.stat().st_size for p in sorted(tmp.glob("*.onnx"))}
     return dict(onnx={**same, "check": fp32}, **close, bytes=sizes)
-
-# %% ../nbs/04_export.ipynb #0025a
-def fuse_onnx(
-    source: Path,  # from `to_onnx`
-    path: Path,    # file to write
-    config,        # transformers configuration of the model
-) -> bool:         # whether anything was fused; else `path` is a copy of `source`
-    "Fuse the graph for ONNX Runtime as far as its rules for BERT fit; they are known for some families only."
-    import onnxruntime as ort
-    from onnxruntime.transformers.fusion_options import FusionOptions
-    from onnxruntime.transformers.optimizer import optimize_model
-    options = FusionOptions("bert"); options.enable_skip_layer_norm = False
-    with atomic_path(path) as tmp:
-        try:
-            heads, hidden = config.num_attention_heads, config.hidden_size
-            fused = optimize_model(str(source), "bert", heads, hidden, opt_level=0, optimization_options=options)
-            fused.save_model_to_file(str(tmp))
-            ort.InferenceSession(str(tmp), providers=["CPUExecutionProvider"])
-            return any(n.op_type in ("Attention", "MultiHeadAttention") for n in fused.model.graph.node)
-        except Exception: shutil.copyfile(source, tmp)      # a family that it does not know
-    return False
 
 # %% ../nbs/04_export.ipynb #0025b
 def export_checkpoint(
@@ -262,8 +278,8 @@ def export_checkpoint(
     Raises `BertNerError` if `source` cannot be used, or ONNX does not find PyTorch's entities."""
     source = resolve_model(source)
     settings = read_settings(source, labels, scheme)
-    torch_engine = load_engine("torch", source, attention="eager", device="cpu")
     window_tokenizer = load_window_tokenizer(source, settings)
+    torch_engine = load_engine("torch", source, attention="eager", device="cpu")
     reference = Tagger(torch_engine, window_tokenizer, settings["tags"], 0, settings["scheme"])
     with atomic_path(folder, "tagger.json") as tmp:
         tmp.mkdir()

@@ -26,12 +26,13 @@ def measure_peak_flops(
     return 2 * size**3 / best
 
 def flops_per_token(
-    config,         # of a transformers BERT
+    config,         # of a transformers encoder
     length: float,  # mean tokens per window
 ) -> float:         # floating point operations per real token, forward and backward
     """Training FLOPs per token: 6 per weight of the encoder's layers (Kaplan et al. 2020), plus 12 x layers x width
     x length for attention."""
-    h, i, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    h, layers = config.hidden_size, config.num_hidden_layers
+    i = getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", 4 * h)      # DistilBERT's name
     return 6 * layers * (4 * h * h + 2 * h * i) + 12 * layers * h * length
 
 # %% ../nbs/03b_profiling.ipynb #0035

@@ -287,11 +287,13 @@ def save_tokenizer_config(
     case_feature: bool,         # token type 1 on capitalized words
     max_length: int,            # tokens per window, special tokens included
     about: dict | None = None,  # how it was trained, as far as known: encoder, corpus, sentences, date (ISO)
+    add_prefix_space: bool = False,  # see `WordEncoder`
 ) -> Path:                      # the folder
     "Write what every engine needs besides its own file: `tokenizer.json` and `tagger.json`."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder/"tokenizer.json") as tmp: tokenizer.save(str(tmp))
     settings = dict(tags=list(tags), case_feature=case_feature, max_length=max_length)
+    if add_prefix_space: settings["add_prefix_space"] = True
     write_json(folder/"tagger.json", {**settings, **(dict(about=dict(about)) if about else {})})
     return folder
 

@@ -14,15 +14,15 @@ from bert_ner.synthetic import generate_corpus
 
 ROBERTA = dict(pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>", bos_token="<s>", eos_token="</s>", mask_token="<mask>")
 BERT = dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
-SMALL = dict(hidden_size=96, num_hidden_layers=2, num_attention_heads=4, intermediate_size=192)
+SMALL = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
 OFFSET = dict(SMALL, max_position_embeddings=130, type_vocab_size=1, pad_token_id=1)       # positions begin after the padding id
 FAMILIES = {  # model type -> (configuration, tokenizer, its special tokens, what differs)
     "bert": ("BertConfig", "wordpiece", BERT, dict(SMALL, max_position_embeddings=128)),
-    "distilbert": ("DistilBertConfig", "uncased", BERT, dict(dim=96, n_layers=2, n_heads=4, hidden_dim=192, max_position_embeddings=128)),
+    "distilbert": ("DistilBertConfig", "uncased", BERT, dict(dim=64, n_layers=2, n_heads=4, hidden_dim=128, max_position_embeddings=128)),
     "roberta": ("RobertaConfig", "bpe", ROBERTA, OFFSET),
     "xlm-roberta": ("XLMRobertaConfig", "unigram", ROBERTA, OFFSET),
     "camembert": ("CamembertConfig", "unigram", ROBERTA, OFFSET),
-    "electra": ("ElectraConfig", "uncased", BERT, dict(SMALL, embedding_size=48, max_position_embeddings=128)),
+    "electra": ("ElectraConfig", "uncased", BERT, dict(SMALL, embedding_size=32, max_position_embeddings=128)),
     "deberta-v2": ("DebertaV2Config", "metaspace", ROBERTA, dict(
         SMALL, max_position_embeddings=128, relative_attention=True, position_biased_input=False, pos_att_type=["p2c", "c2p"],
         share_att_key=True, norm_rel_ebd="layer_norm", position_buckets=32, type_vocab_size=0, pad_token_id=1)),
@@ -81,8 +81,15 @@ def first_tokens(offsets, starts):
     return out
 
 
-def make_checkpoint(family, folder, tags=GMB_TAGS, epochs=8, n=1500, translate=lambda tags: tags) -> Path:
-    "Train a checkpoint of `family` and save it as transformers does."
+def make_checkpoint(family, folder, tags=GMB_TAGS, epochs=5, n=1000, translate=lambda tags: tags) -> Path:
+    "Train a checkpoint of `family`, on one core, and save it as transformers does."
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: return _trained(family, Path(folder), tags, epochs, n, translate)
+    finally: torch.set_num_threads(threads)
+
+
+def _trained(family, folder, tags, epochs, n, translate):
     config, kind, special, more = FAMILIES[family]
     torch.manual_seed(42)
     corpus = sentences(n)
@@ -93,12 +100,12 @@ def make_checkpoint(family, folder, tags=GMB_TAGS, epochs=8, n=1500, translate=l
         vocab_size=tokenizer.get_vocab_size(), id2label=dict(enumerate(tags)), label2id=ids, **more))
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **special)
     takes = [k for k in ("input_ids", "attention_mask") if k in inspect.signature(model.forward).parameters]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, epochs * (n // 32 + 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, epochs * (n // 16 + 1))
     order = torch.Generator().manual_seed(42)
     model.train()
     for _ in range(epochs):
-        for batch in torch.randperm(n, generator=order).split(32):
+        for batch in torch.randperm(n, generator=order).split(16):
             x = fast([text[i] for i in batch], padding=True, return_tensors="pt", return_offsets_mapping=True)
             y = torch.full(x["input_ids"].shape, -100)
             for row, i in enumerate(batch):
@@ -111,4 +118,4 @@ def make_checkpoint(family, folder, tags=GMB_TAGS, epochs=8, n=1500, translate=l
                 model(**{k: x[k] for k in takes}).logits.flatten(0, 1), y.flatten(), ignore_index=-100)
             loss.backward(); optimizer.step(); optimizer.zero_grad(); schedule.step()
     model.save_pretrained(folder); fast.save_pretrained(folder)
-    return Path(folder)
+    return folder

@@ -435,7 +435,7 @@ def test_mixed_lengths_for_a_while(tmp_path):
     tagger = Tagger.from_pretrained(pretrained_dir(), "onnx-int8")
     want = tagger.tag_batch(texts)
     folder = build_repository(tmp_path/"models", model=pretrained_dir(), engine="onnx-int8")
-    seconds = float(os.environ.get("BERT_NER_SOAK", 120))
+    seconds = float(os.environ.get("BERT_NER_SOAK", 60))
     def same(a, b):
         return [(e.start, e.end, e.label, e.text) for e in a] == [(e.start, e.end, e.label, e.text) for e in b]
     with TritonServer(folder, log=tmp_path/"log", timeout=120) as server:

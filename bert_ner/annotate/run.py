@@ -357,7 +357,8 @@ def annotate(
     if unknown: raise TypeError(f"annotate() got an unexpected keyword argument '{min(unknown)}'")
     start, source, target = time.perf_counter(), normalize_sources(source), _target(target)
     files, skipped = find_files(source)
-    single, folder, model = single_file_format(target), run_dir(target), resolve_model(str(model or default_model_dir())).resolve()
+    single, folder = single_file_format(target), run_dir(target)
+    model = resolve_model(str(model or default_model_dir())).resolve()
     given["encoding"] = canonical_encoding(given.get("encoding", ""))
     config = AnnotateConfig(
         format=format

@@ -266,7 +266,8 @@ def translate_write_errors(
     except OSError as e: raise BertNerError(f"{folder} cannot be written: {e.strerror or e}") from e
 
 # %% ../../nbs/06b_repository.ipynb #0035s
-SERVER_MODULES = ("core", "spans", "checkpoint", "windows", "engines", "tagger", "triton/model")  # the modules that the server runs
+# the modules that the server runs
+SERVER_MODULES = ("core", "spans", "checkpoint", "windows", "engines", "tagger", "triton/model")
 
 def copy_server_modules(
     package: Path,  # a new folder `bert_ner` in a version
