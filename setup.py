@@ -24,6 +24,7 @@ setuptools.setup(
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
-    entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
+    entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
+                  "spacy_factories": [f"{cfg['lib_path']} = {cfg['lib_path']}.spacy_component:make_component"]},
     zip_safe=False,
 )
