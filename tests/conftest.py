@@ -6,7 +6,9 @@ from importlib.util import find_spec
 
 import pytest
 
-from bert_ner.testing import make_tiny_tagger
+pytest.register_assert_rewrite("demo_pages", "families")
+
+from bert_ner.testing import make_tiny_tagger  # noqa: E402
 
 
 @pytest.fixture(scope="session")

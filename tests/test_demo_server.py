@@ -183,7 +183,7 @@ def test_a_long_text_is_not_read_at_each_pause(voila_page):
     paste(
         page,
         "".join(
-            f"Sentence {i}: Mr. Bush met nobody of note in Paris or in New York on Monday.\n" for i in range(4000)
+            f"Sentence {i}: Mr. Bush met nobody of note in Paris or in New York on Monday.\n" for i in range(10_000)
         ),
     )
     took = sum(map(float, re.findall(r"in ([\d,.]+) ms", status(page).text_content().replace(",", "")))) / 1000

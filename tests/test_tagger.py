@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -106,24 +107,25 @@ def test_what_is_no_text_is_one_sentence(tagger, text, message):
 
 def test_eight_threads_share_one_tagger_whose_cache_overflows(mini_tagger_folder):
     tagger = Tagger.from_pretrained(mini_tagger_folder, "onnx", threads=1)
-    known = tagger.window_tokenizer.cache
+    known = tagger.window_tokenizer.word_encoder.cache
     # 5,000 new words for each of 24
     def texts(k): return [" ".join(f"w{k}x{i}x{j} Paris" for j in range(250)) for i in range(20)]
     with ThreadPoolExecutor(8) as pool:
         counts = [*pool.map(lambda k: [len(e) for e in tagger.tag_batch(texts(k))], range(24))]
     # it did overflow
-    assert counts == [[250] * 20] * 24 and tagger.window_tokenizer.cache is not known
+    assert counts == [[250] * 20] * 24 and tagger.window_tokenizer.word_encoder.cache is not known
 
 
 def test_pieces_are_right_while_another_thread_empties_the_cache(mini_tagger_folder):
     "The other thread is made to come in at the worst moment: while this one waits for the tokenizer."
     window_tokenizer = load_tokenizer_config(mini_tagger_folder)[0]
-    want, inner = window_tokenizer.encode_words(["paris", "monday", "in"]), window_tokenizer.tokenizer
-    window_tokenizer.cache = {}
+    encoder = window_tokenizer.word_encoder
+    want, inner = window_tokenizer.encode_words(["paris", "monday", "in"]), encoder.tokenizer
+    encoder.cache = {}
     window_tokenizer.encode_words(["paris", "monday"])
     class Interrupted:
-        def encode_batch(self, words, **kw): window_tokenizer.cache = {}; return inner.encode_batch(words, **kw)
-    window_tokenizer.tokenizer = Interrupted()
+        def encode_batch(self, words, **kw): encoder.cache = {}; return inner.encode_batch(words, **kw)
+    encoder.tokenizer = Interrupted()
     assert window_tokenizer.encode_words(["paris", "monday", "in"]) == want
 
 
@@ -283,7 +285,7 @@ def test_a_copy_and_a_pickled_one_answer_alike(mini_tagger_folder, tmp_path, mon
     assert (
         deep.window_tokenizer is not tagger.window_tokenizer
         and deep.tags is not tagger.tags
-        and deep.window_tokenizer.cache is not tagger.window_tokenizer.cache
+        and deep.window_tokenizer.word_encoder.cache is not tagger.window_tokenizer.word_encoder.cache
     )
     assert len(pickle.dumps(tagger)) < 1000                                      # the files are not in it
 
@@ -376,7 +378,7 @@ def test_a_gpu_that_onnx_runtime_cannot_use_is_no_silent_fallback(mini_tagger_fo
 def test_torch_on_a_device(monkeypatch):
     import torch
     from bert_ner.engines import TorchEngine
-    class Model(torch.nn.Module): pass
+    class Model(torch.nn.Module): config = SimpleNamespace()
     assert TorchEngine(Model(), device="cpu").device == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BertNerError, match="PyTorch sees no NVIDIA GPU"): TorchEngine(Model(), device="cuda")
