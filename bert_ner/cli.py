@@ -172,7 +172,7 @@ Labels = Annotated[
     typer.Option(
         "--labels",
         parser=parse_labels,
-        metavar="OLD=NEW,OLD=NEW",
+        metavar="OLD=NEW",
         help="Other names for the model's labels, as in PER=per,LOC=geo; O drops a label.",
     ),
 ]

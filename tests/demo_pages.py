@@ -210,10 +210,9 @@ def card(page): return page.locator(".ner-card")
 def layer(page, side=0): return page.locator(".ner-side .ner-text").nth(side)
 def shown(page): return layer(page).text_content()
 def marks(page, side=0):
-    return [
-        (m.text_content(), m.get_attribute("data-label"))
-        for m in layer(page, side).locator("mark:not(.ner-off)").all()
-    ]
+    "Text and label of each, all of one moment."
+    read = "marks => marks.map(m => [m.textContent, m.getAttribute('data-label')])"
+    return [tuple(m) for m in layer(page, side).locator("mark:not(.ner-off)").evaluate_all(read)]
 def rows(page):
     return [[c.strip() for c in r.locator("td").all_text_contents()] for r in page.locator(".ner-list tbody tr").all()]
 def options(page, label, which="option"):

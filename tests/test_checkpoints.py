@@ -116,8 +116,9 @@ def test_the_triton_server(converted, family, tmp_path):
 
 
 @pytest.mark.parametrize("family", EVERY)
-def test_the_page(checkpoint, family):
+def test_the_page(checkpoint, family, monkeypatch):
     from bert_ner.demo import NerWidget, page_model
+    monkeypatch.delenv("BERT_NER_ENGINE", raising=False); monkeypatch.delenv("BERT_NER_MODEL", raising=False)
     folder, engine = page_model(checkpoint(family))
     assert engine == select_engine(folder) == "torch"
     text = " ".join(held_out(1)[0][0])
