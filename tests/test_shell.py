@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -31,7 +32,7 @@ def call(monkeypatch, capsys):
     def run(*args, stdin=b""):
         monkeypatch.setattr(sys, "argv", ["bert-ner", *map(str, args)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as end: cli.main()
+        with patch.dict(os.environ), pytest.raises(SystemExit) as end: cli.main()     # what it sets is its own
         out, err = capsys.readouterr()
         assert "Traceback" not in err
         return SimpleNamespace(status=end.value.code or 0, out=out, err=err)
