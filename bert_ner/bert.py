@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['resolve_checkpoint', 'encoder_name', 'set_dropout', 'load_model_and_tokenizer', 'make_window_tokenizer',
-           'tokenize_and_align_labels', 'oversample_rare', 'make_compute_metrics', 'epoch_length_sampler', 'rdrop_loss',
-           'apply_layerwise_lr_decay', 'make_trainer', 'ByteDropout', 'replace_dropout', 'disable_malloc_trim',
-           'find_resumable_checkpoint', 'bake_in_temperature', 'training_data', 'save_fine_tuned', 'fine_tune',
+           'tokenize_and_align_labels', 'oversample_rare', 'make_compute_metrics', 'epoch_length_sampler',
+           'TargetCollator', 'target_loss', 'rdrop_loss', 'apply_layerwise_lr_decay', 'make_trainer', 'ByteDropout',
+           'replace_dropout', 'disable_malloc_trim', 'find_resumable_checkpoint', 'bake_in_temperature',
+           'training_labels', 'training_data', 'save_tokenizer', 'save_fine_tuned', 'fine_tune',
            'fine_tune_distributed']
 
 # %% ../nbs/03_bert.ipynb #0003
@@ -27,6 +28,7 @@ from .tracking import *
 from .data import *
 from .distributed import *
 from .profiling import *
+from .casing import *
 import numpy as np, torch
 
 # %% ../nbs/03_bert.ipynb #0007
@@ -85,9 +87,8 @@ def load_model_and_tokenizer(
             config=config,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
-            attn_implementation="sdpa"
-            if torch.cuda.is_available()
-            else "eager",  # a third faster in training on a CPU
+            # on a GPU the best that the family has; on a CPU eager attention trains a third faster
+            attn_implementation=None if torch.cuda.is_available() else "eager",
         )
     except (OSError, ValueError) as e:
         raise BertNerError(f"the model '{model_name_or_path}' was found neither as a folder nor on the model hub: "
@@ -98,29 +99,54 @@ def load_model_and_tokenizer(
 # %% ../nbs/03_bert.ipynb #0014
 def make_window_tokenizer(
     tokenizer,           # transformers' fast tokenizer
-    case_feature: bool,  # token type 1 on capitalized words
     max_length: int,     # tokens per window
 ) -> WindowTokenizer:    # words to windows
     "The `WindowTokenizer` of a transformers tokenizer, with truncation and padding switched off."
     tok = tokenizer.backend_tokenizer
     tok.no_truncation(); tok.no_padding()
-    return WindowTokenizer(tok, case_feature, max_length, add_prefix_space=bool(getattr(tokenizer, "add_prefix_space", False)))
+    return WindowTokenizer(
+        tok, max_length=max_length, add_prefix_space=bool(getattr(tokenizer, "add_prefix_space", False))
+    )
+
+
+# %% ../nbs/03_bert.ipynb #0014a
+def _continued(label, tags):
+    "`B-x` becomes `I-x`; of probabilities, those of `B-x` go to `I-x`."
+    begins = [(i, tags.index("I-" + t[2:])) for i, t in enumerate(tags) if t.startswith("B-") and "I-" + t[2:] in tags]
+    if np.ndim(label) == 0: return dict(begins).get(label, label)
+    out = np.array(label)
+    for b, i in begins: out[i] += out[b]; out[b] = 0
+    return out
+
+def _word_parts(window_tokenizer):
+    "bool [vocabulary]: the tokens that WordPiece begins a part of a word with; all False for other tokenizers."
+    tokenizer = window_tokenizer.tokenizer
+    out = np.zeros(tokenizer.get_vocab_size(), dtype=bool)
+    if type(tokenizer.model).__name__ == "WordPiece":
+        for token, i in tokenizer.get_vocab().items(): out[i] = not token.startswith("##")
+    return out
 
 def tokenize_and_align_labels(
     window_tokenizer: WindowTokenizer,  # words to windows
     words: list[list[str]],             # of each sentence
-    labels: list[list[int]],            # tag ids, one per word
-):  # datasets.Dataset, one row per window: input_ids, token_type_ids, labels, length
-    "What the Trainer reads: one row per window, -100 on all but the first token of each scored word."
+    labels: list,                       # of each sentence: tag ids, one per word, or probabilities [words, tags]
+    tags: Sequence[str] = (),           # the tag set, to label the parts of a word as well; (): the first token only
+):  # datasets.Dataset, one row per window: input_ids, token_type_ids, labels (probabilities: flat), length
+    "What the Trainer reads: one row per window, -100 on all tokens without a label."
     from datasets import Dataset
-    rows = []
+    parts, rows = _word_parts(window_tokenizer), []
     for w in window_tokenizer.encode(words):
-        y = np.full(len(w.input_ids), -100)
-        y[w.word_starts] = [labels[w.sentence][k] for k in w.word_range]
+        given = labels[w.sentence]
+        y = np.full((len(w.input_ids), *np.shape(given)[1:]), -100, dtype=np.int64 if np.ndim(given) == 1 else np.float32)
+        for k, first, size in zip(w.word_range, w.word_starts, w.word_sizes):
+            y[first] = given[k]
+            for j in range(first + 1, first + size) if tags else ():
+                if parts[w.input_ids[j]]: y[j] = _continued(given[k], tags)
         rows.append(
-            dict(input_ids=w.input_ids, token_type_ids=w.token_type_ids, labels=y.tolist(), length=len(w.input_ids))
+            dict(input_ids=w.input_ids, token_type_ids=w.token_type_ids, labels=y.ravel(), length=len(w.input_ids))
         )
     return Dataset.from_list(rows)
+
 
 # %% ../nbs/03_bert.ipynb #0016b
 def oversample_rare(
@@ -168,25 +194,52 @@ def epoch_length_sampler(
     return EpochSampler(batch, lengths=lengths)
 
 # %% ../nbs/03_bert.ipynb #0027e
+class TargetCollator:
+    "Pads the rows of `tokenize_and_align_labels`; labels that are probabilities become float [batch, length, tags]."
+    def __init__(self, tokenizer):
+        from transformers import DataCollatorForTokenClassification
+        self.pad = DataCollatorForTokenClassification(tokenizer)
+
+    def __call__(self, rows):
+        if len(rows[0]["labels"]) == len(rows[0]["input_ids"]): return self.pad(rows)
+        flat = [np.reshape(r["labels"], (len(r["input_ids"]), -1)) for r in rows]
+        # only the shape of these labels is used
+        batch = self.pad([{**r, "labels": [0] * len(r["input_ids"])} for r in rows])
+        labels = torch.full((*batch["labels"].shape, flat[0].shape[1]), -100.)
+        for row, y in zip(labels, flat): row[:len(y)] = torch.as_tensor(y)
+        return {**batch, "labels": labels}
+
+def target_loss(
+    logits,     # float [batch, length, tags]
+    labels,     # int64 [batch, length], or probabilities [batch, length, tags]; -100: not scored
+    smoothing,  # share of an int64 label that is spread over all tags
+    count,      # scored words to divide by; None: those in `labels`
+):              # float []
+    "Cross entropy against labels or probabilities, mean per scored word."
+    from transformers.trainer_pt_utils import LabelSmoother
+    if labels.dim() == 2: return LabelSmoother(smoothing)(dict(logits=logits), labels, num_items_in_batch=count)
+    scored = labels[..., 0] != -100
+    cost = -(labels[scored] * logits[scored].float().log_softmax(-1)).sum()
+    return cost / (scored.sum() if count is None else count)
+
 def rdrop_loss(
     smoothing: float,    # share of a target that is spread over all tags
     rdrop_alpha: float,  # weight of the symmetric Kullback-Leibler divergence between two passes, mean per word
 ):                       # for Trainer's `compute_loss_func`
     """Cross entropy over the scored words; in training with `rdrop_alpha`, where the second half of a batch repeats
     the first, plus R-Drop's term (Liang et al. 2021)."""
-    from transformers.trainer_pt_utils import LabelSmoother
-    smoother, kl = LabelSmoother(smoothing), torch.nn.functional.kl_div
+    kl = torch.nn.functional.kl_div
     def loss(outputs, labels, num_items_in_batch=None):
-        cost = smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
+        logits, soft = outputs["logits"], labels.dim() == 3
+        # Trainer counts numbers, not words
+        if soft and num_items_in_batch is not None: num_items_in_batch = num_items_in_batch / labels.shape[-1]
+        cost = target_loss(logits, labels, smoothing, num_items_in_batch)
         # evaluation reads each window once
-        if not rdrop_alpha or not outputs["logits"].requires_grad: return cost
-        p, q = (x[y != -100].log_softmax(-1) for x, y in zip(outputs["logits"].chunk(2), labels.chunk(2)))
-        return (
-            cost
-            + rdrop_alpha
-            * (kl(p, q, log_target=True, reduction="sum") + kl(q, p, log_target=True, reduction="sum"))
-            / num_items_in_batch
-        )
+        if not rdrop_alpha or not logits.requires_grad: return cost
+        scored = (labels[..., 0] if soft else labels) != -100
+        p, q = (x[s].log_softmax(-1) for x, s in zip(logits.chunk(2), scored.chunk(2)))
+        apart = kl(p, q, log_target=True, reduction="sum") + kl(q, p, log_target=True, reduction="sum")
+        return cost + rdrop_alpha * apart / num_items_in_batch
     return loss
 
 # %% ../nbs/03_bert.ipynb #0027q
@@ -219,7 +272,7 @@ def make_trainer(
 ):                                   # transformers.Trainer
     """A `Trainer` for token classification: length-grouped batches, dynamic padding, the loss averaged over the
     words of all processes, bf16 if the hardware supports it."""
-    from transformers import DataCollatorForTokenClassification, Trainer, TrainingArguments
+    from transformers import Trainer, TrainingArguments
     class GroupedTrainer(Trainer):
         def _get_train_sampler(self, dataset=None):
             a = self.args
@@ -262,7 +315,7 @@ def make_trainer(
         train_dataset=train,
         eval_dataset=validation,
         compute_metrics=make_compute_metrics(tags),
-        data_collator=DataCollatorForTokenClassification(tokenizer),
+        data_collator=TargetCollator(tokenizer),
         compute_loss_func=rdrop_loss(arguments.label_smoothing_factor, rdrop_alpha),
     )
 
@@ -327,6 +380,13 @@ def bake_in_temperature(
     return t
 
 # %% ../nbs/03_bert.ipynb #0037d
+def training_labels(
+    part,    # of the corpus
+) -> list:   # of each sentence: tag ids, or probabilities float32 [words, tags]
+    "The column `soft_tags` (see `distillation`) if there is one, else `tags`."
+    if "soft_tags" not in part.column_names: return list(part["tags"])
+    return [np.reshape(np.float32(y), (len(w), -1)) for w, y in zip(part["words"], part["soft_tags"])]
+
 def training_data(
     ds,                                 # DatasetDict from `load_splits`
     window_tokenizer: WindowTokenizer,  # words to windows
@@ -335,22 +395,38 @@ def training_data(
 ):                                      # (training, validation): from `tokenize_and_align_labels`
     "What the model is trained on, and what it is chosen on."
     n = min(max_train_samples or len(ds["train"]), len(ds["train"]))
+    tags = ds["train"].features["tags"].feature.names
     chosen = oversample_rare(ds["train"].select(range(n)), rare_oversampling)
-    return [
-        tokenize_and_align_labels(window_tokenizer, list(split["words"]), list(split["tags"]))
-        for split in (chosen, ds["validation"])
-    ]
+    return (
+        tokenize_and_align_labels(window_tokenizer, list(chosen["words"]), training_labels(chosen), tags),
+        tokenize_and_align_labels(window_tokenizer, list(ds["validation"]["words"]), list(ds["validation"]["tags"])),
+    )
+
+def save_tokenizer(
+    folder: Path,     # of a model
+    tokenizer,        # transformers' fast tokenizer of it
+    max_length: int,  # tokens per window
+) -> None:
+    "Write a tokenizer so that transformers of version 4 and 5, optimum and transformers.js load it."
+    tokenizer.model_max_length = max_length
+    tokenizer.save_pretrained(folder)
+    settings = read_json(folder/"tokenizer_config.json")
+    # version 5's name for what all versions know as the other
+    if settings.get("tokenizer_class") == "TokenizersBackend": settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    write_json(folder/"tokenizer_config.json", settings)
 
 def save_fine_tuned(
     folder: Path,                       # to write, atomically
     model,                              # a transformers model
+    tokenizer,                          # transformers' fast tokenizer of it
     window_tokenizer: WindowTokenizer,  # words to windows
     tags: list[str],                    # the tag set
     done: dict,                         # record of the training, for `completed_run`
 ) -> None:
     "Write weights, tokenizer, tags and the record of a training."
     with atomic_path(folder, "tagger.json") as tmp:
-        model.save_pretrained(tmp)
+        fold_capitals(model).save_pretrained(tmp)
+        save_tokenizer(tmp, tokenizer, window_tokenizer.max_length)
         save_tokenizer_config(
             tmp,
             window_tokenizer.tokenizer,
@@ -366,7 +442,7 @@ def fine_tune(
     ds,                              # DatasetDict from `load_splits`
     folder: Path,                    # where the model goes; checkpoints are beside it during training
     model_name_or_path: str,         # the pretrained encoder, see `resolve_checkpoint`
-    case_feature: bool = False,      # token type 1 on capitalized words
+    case_feature: bool = False,      # an encoder that lowercases reads capitals too, see `casing`
     max_length: int = 512,           # tokens per window
     dropout: float | None = None,    # in the encoder; None: as pretrained
     max_train_samples: int = 0,      # training sentences; 0: all
@@ -404,15 +480,14 @@ def fine_tune(
     checkpoints = folder.with_name(f"{folder.name}.checkpoints")
     with world.main_process_first(): start = find_resumable_checkpoint(checkpoints, run)
     model, tokenizer = load_model_and_tokenizer(model_name_or_path, tags, dropout)
+    if case_feature: model, tokenizer = with_capitals(model, tokenizer)
     if not torch.cuda.is_available(): replace_dropout(model)
     # evaluate at least at the end
     evals_per_epoch = max(evals_per_epoch, int(np.ceil(1 / args.get("num_train_epochs", 3))))
     longest = max_positions(model.config.to_dict()) or max_length
-    if case_feature and "token_type_ids" not in model_inputs(model):
-        raise BertNerError(f"'{model_name_or_path}' has no token types for the case feature: -S bert.case_feature=false")
     if max_length > longest:
         raise BertNerError(f"bert.max_length is {max_length}: '{model_name_or_path}' reads {longest} tokens at most")
-    window_tokenizer = make_window_tokenizer(tokenizer, case_feature, max_length)
+    window_tokenizer = make_window_tokenizer(tokenizer, max_length)
     train, valid = training_data(ds, window_tokenizer, max_train_samples, rare_oversampling)
     every = max(1, -(-len(train) // batch) // evals_per_epoch)  # steps
     regularization = dict(rdrop_alpha=rdrop_alpha, layerwise_lr_decay=layerwise_lr_decay)
@@ -433,7 +508,7 @@ def fine_tune(
             speed=throughput_report(clock, train["length"], batch, model.config, peak, 2 if rdrop_alpha else 1),
             temperature=bake_in_temperature(trainer.model, window_tokenizer, ds["validation"]),
         )
-        save_fine_tuned(folder, trainer.model, window_tokenizer, tags, done)
+        save_fine_tuned(folder, trainer.model, tokenizer, window_tokenizer, tags, done)
         shutil.rmtree(checkpoints)
     world.wait_for_everyone()
     return read_json(folder/"training.json")
