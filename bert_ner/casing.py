@@ -59,6 +59,7 @@ def keep_capitals(
 # %% ../nbs/03c_casing.ipynb #0013
 class CasedEmbedding(torch.nn.Module):
     "An embedding whose last rows are other rows plus one trained vector."
+    base: torch.Tensor   # int64 [all tokens]: the row of each
     def __init__(self,
         embedding: torch.nn.Embedding,   # of the tokens without capitals
         base: np.ndarray,                # int64 [capitalized tokens]: row of the lower-case twin

@@ -10,6 +10,7 @@ __all__ = ['Probabilities', 'assign_folds', 'cross_fit', 'mix_probabilities', 'f
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from .core import *
 import numpy as np
 
@@ -32,7 +33,8 @@ def cross_fit(
 ) -> Probabilities:      # of each sentence of `part`, by the teacher that has not seen it
     "Train a teacher per fold on the other folds, and let it predict its own."
     if folds < 2: raise BertNerError(f"cross-fitting takes at least 2 folds, not {folds}")
-    fold, out = assign_folds(len(part), folds, seed), [np.empty(0)] * len(part)
+    fold = assign_folds(len(part), folds, seed)
+    out: list[Any] = [None] * len(part)
     for k in range(folds):
         held = np.flatnonzero(fold == k)
         predict = fit(k, part.select(np.flatnonzero(fold != k)))
