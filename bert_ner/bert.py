@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['resolve_checkpoint', 'encoder_name', 'set_dropout', 'load_model_and_tokenizer', 'make_window_tokenizer',
            'tokenize_and_align_labels', 'oversample_rare', 'make_compute_metrics', 'epoch_length_sampler',
-           'TargetCollator', 'target_loss', 'rdrop_loss', 'apply_layerwise_lr_decay', 'make_trainer', 'ByteDropout',
-           'replace_dropout', 'disable_malloc_trim', 'find_resumable_checkpoint', 'bake_in_temperature',
+           'TargetCollator', 'soft_cross_entropy', 'rdrop_loss', 'apply_layerwise_lr_decay', 'make_trainer',
+           'ByteDropout', 'replace_dropout', 'disable_malloc_trim', 'find_resumable_checkpoint', 'bake_in_temperature',
            'training_labels', 'training_data', 'save_tokenizer', 'save_fine_tuned', 'fine_tune',
            'fine_tune_distributed']
 
@@ -108,15 +108,15 @@ def make_window_tokenizer(
         tok, max_length=max_length, add_prefix_space=bool(getattr(tokenizer, "add_prefix_space", False))
     )
 
-
 # %% ../nbs/03_bert.ipynb #0014a
-def _continued(label, tags):
-    "`B-x` becomes `I-x`; of probabilities, those of `B-x` go to `I-x`."
-    begins = [(i, tags.index("I-" + t[2:])) for i, t in enumerate(tags) if t.startswith("B-") and "I-" + t[2:] in tags]
-    if np.ndim(label) == 0: return dict(begins).get(label, label)
-    out = np.array(label)
-    for b, i in begins: out[i] += out[b]; out[b] = 0
-    return out
+def _continuations(tags):
+    "int64 [tags]: the tag of a word's later parts, `I-x` for `B-x`."
+    ids = {t: i for i, t in enumerate(tags)}
+    return np.array([ids.get("I-" + t[2:], i) if t.startswith("B-") else i for t, i in ids.items()])
+
+def _continued(label, continuations):
+    "The label of a word's later parts; of probabilities, those of `B-x` go to `I-x`."
+    return continuations[label] if np.ndim(label) == 0 else np.bincount(continuations, label, len(label))
 
 def _word_parts(window_tokenizer):
     "bool [vocabulary]: the tokens that WordPiece begins a part of a word with; all False for other tokenizers."
@@ -134,19 +134,19 @@ def tokenize_and_align_labels(
 ):  # datasets.Dataset, one row per window: input_ids, token_type_ids, labels (probabilities: flat), length
     "What the Trainer reads: one row per window, -100 on all tokens without a label."
     from datasets import Dataset
-    parts, rows = _word_parts(window_tokenizer), []
+    rows = []
+    if tags: parts, continuations = _word_parts(window_tokenizer), _continuations(tags)
     for w in window_tokenizer.encode(words):
         given = labels[w.sentence]
         y = np.full((len(w.input_ids), *np.shape(given)[1:]), -100, dtype=np.int64 if np.ndim(given) == 1 else np.float32)
         for k, first, size in zip(w.word_range, w.word_starts, w.word_sizes):
             y[first] = given[k]
             for j in range(first + 1, first + size) if tags else ():
-                if parts[w.input_ids[j]]: y[j] = _continued(given[k], tags)
+                if parts[w.input_ids[j]]: y[j] = _continued(given[k], continuations)
         rows.append(
             dict(input_ids=w.input_ids, token_type_ids=w.token_type_ids, labels=y.ravel(), length=len(w.input_ids))
         )
     return Dataset.from_list(rows)
-
 
 # %% ../nbs/03_bert.ipynb #0016b
 def oversample_rare(
@@ -209,18 +209,13 @@ class TargetCollator:
         for row, y in zip(labels, flat): row[:len(y)] = torch.as_tensor(y)
         return {**batch, "labels": labels}
 
-def target_loss(
-    logits,     # float [batch, length, tags]
-    labels,     # int64 [batch, length], or probabilities [batch, length, tags]; -100: not scored
-    smoothing,  # share of an int64 label that is spread over all tags
-    count,      # scored words to divide by; None: those in `labels`
-):              # float []
-    "Cross entropy against labels or probabilities, mean per scored word."
-    from transformers.trainer_pt_utils import LabelSmoother
-    if labels.dim() == 2: return LabelSmoother(smoothing)(dict(logits=logits), labels, num_items_in_batch=count)
-    scored = labels[..., 0] != -100
-    cost = -(labels[scored] * logits[scored].float().log_softmax(-1)).sum()
-    return cost / (scored.sum() if count is None else count)
+def soft_cross_entropy(
+    logits,      # float [words, tags]
+    targets,     # probabilities, float [words, tags]
+    count=None,  # to divide by; None: words
+):               # float []
+    "Cross entropy against probabilities, mean per word."
+    return -(targets * logits.float().log_softmax(-1)).sum() / (len(targets) if count is None else count)
 
 def rdrop_loss(
     smoothing: float,    # share of a target that is spread over all tags
@@ -228,15 +223,18 @@ def rdrop_loss(
 ):                       # for Trainer's `compute_loss_func`
     """Cross entropy over the scored words; in training with `rdrop_alpha`, where the second half of a batch repeats
     the first, plus R-Drop's term (Liang et al. 2021)."""
-    kl = torch.nn.functional.kl_div
+    from transformers.trainer_pt_utils import LabelSmoother
+    smoother, kl = LabelSmoother(smoothing), torch.nn.functional.kl_div
     def loss(outputs, labels, num_items_in_batch=None):
         logits, soft = outputs["logits"], labels.dim() == 3
-        # Trainer counts numbers, not words
-        if soft and num_items_in_batch is not None: num_items_in_batch = num_items_in_batch / labels.shape[-1]
-        cost = target_loss(logits, labels, smoothing, num_items_in_batch)
+        scored = (labels[..., 0] if soft else labels) != -100
+        if soft:
+            # Trainer counts numbers, not words
+            if num_items_in_batch is not None: num_items_in_batch = num_items_in_batch / labels.shape[-1]
+            cost = soft_cross_entropy(logits[scored], labels[scored], num_items_in_batch)
+        else: cost = smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
         # evaluation reads each window once
         if not rdrop_alpha or not logits.requires_grad: return cost
-        scored = (labels[..., 0] if soft else labels) != -100
         p, q = (x[s].log_softmax(-1) for x, s in zip(logits.chunk(2), scored.chunk(2)))
         apart = kl(p, q, log_target=True, reduction="sum") + kl(q, p, log_target=True, reduction="sum")
         return cost + rdrop_alpha * apart / num_items_in_batch

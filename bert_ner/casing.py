@@ -92,7 +92,7 @@ def with_capitals(
     backend, twins = keep_capitals(tokenizer.backend_tokenizer)
     model.set_input_embeddings(CasedEmbedding(model.get_input_embeddings(), np.array([*twins.values()])))
     model.config.vocab_size = backend.get_vocab_size()
-    names = {k: str(v) for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
+    names = {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)}
     length = tokenizer.model_max_length
     return model, PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=length, **names)
 

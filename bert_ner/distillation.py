@@ -55,9 +55,9 @@ def fit_mix_weights(
 ) -> list[float]:                       # weight of each, summing to 1
     "The weights under which the gold tags are most probable."
     from scipy.optimize import minimize
+    from scipy.special import softmax
     y = np.concatenate(gold).astype(int)
     p = np.stack([np.concatenate(m)[np.arange(len(y)), y] for m in members])
-    def softmax(x): return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
     found = minimize(lambda x: -np.log(softmax(x) @ p + 1e-9).mean(), np.zeros(len(members)), method="Nelder-Mead")
     return softmax(found.x).round(3).tolist()
 
