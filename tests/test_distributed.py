@@ -107,7 +107,9 @@ def assert_equal(one: Path, other: Path):
         np.testing.assert_allclose(log(b, key), log(a, key), rtol=1e-3, err_msg=key)
     assert abs(b["temperature"] - a["temperature"]) < .01 and b["f1"] == a["f1"]
     a, b = (load_file(f/"bert"/"model.safetensors") for f in (one, other))
-    assert set(a) == set(b) and max(float(np.abs(a[k] - b[k]).max()) for k in a) < 1e-4
+    # softmax cancels the bias of the keys: its gradient is rounding, which Adam scales up
+    apart = {k: float(np.abs(a[k] - b[k]).max()) for k in a if not k.endswith("key.bias")}
+    assert set(a) == set(b) and max(apart.values()) < 1e-4, apart
     assert [p.name for p in other.iterdir()] == ["bert"]
 
 

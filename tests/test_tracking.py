@@ -188,7 +188,14 @@ def test_the_model_that_was_kept_is_registered_and_opens(client, runs, stage):
     )
     assert files(kept, "model/data") == [
         f"model/data/{n}"
-        for n in ("config.json", "model.safetensors", "tagger.json", "tokenizer.json", "training.json")
+        for n in (
+            "config.json",
+            "model.safetensors",
+            "tagger.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "training.json",
+        )
     ]
     assert not [p for p in (stage[0]/"mlruns").rglob("*") if p.suffix in (".pkl", ".pickle", ".bin", ".pt", ".pth")]
     predicted = read_json(stage[0]/"done.json")["predicted"]
