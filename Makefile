@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
 TRITON := .venv-triton/made-from
 
-.PHONY: help setup repro test check lab demo docs readme outputs experiments bench bulk pretrained lock clean
+.PHONY: help setup repro test check lab demo docs readme outputs experiments bench bulk consumers pretrained lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -92,6 +92,14 @@ bulk: repro ## very many texts, in one process and with Ray (a few minutes, want
 	@echo "bulk: the corpus annotated every way"
 	@dvc repro --single-item bulk/dvc.yaml:bulk
 
+consumers: repro ## the trained model in transformers, optimum, transformers.js, spaCy (a few minutes; needs node and npm)
+	@command -v npm >/dev/null || { echo "consumers: npm is missing: install Node 20 or later" >&2; exit 1; }
+	@echo "consumers: installing optimum in .venv-consumers and transformers.js in consumers/ (3 GB, some minutes)"
+	@[ -e .venv-consumers/bin/python ] || $(PYTHON) -m venv .venv-consumers
+	@.venv-consumers/bin/pip install --quiet --no-compile --requirement consumers/requirements.txt
+	@npm install --prefix consumers --silent --no-package-lock --ignore-scripts
+	@dvc repro --single-item consumers/dvc.yaml:consumers
+
 pretrained: setup ## train on the real corpus, put the int8 model into bert_ner/pretrained (hours)
 	@[ -e .git ] || { echo "pretrained: experiments need a git repository: run git init && git add . && git commit -m start" >&2; exit 1; }
 	@echo "pretrained: training on the Groningen Meaning Bank extract (dvc exp run -S data=gmb export)"
@@ -104,4 +112,4 @@ lock: $(READY) ## write constraints.txt from the environment as it is
 
 clean: ## remove the environments and what the stages made
 	@echo "clean: removing environments, models, reports, stored corpora"
-	@rm -rf .venv .venv-triton _docs models reports data/*/arrow data/*/sample.csv model_repository/*/[0-9]* bert_ner.egg-info
+	@rm -rf .venv .venv-triton .venv-consumers consumers/node_modules _docs models reports data/*/arrow data/*/sample.csv model_repository/*/[0-9]* bert_ner.egg-info

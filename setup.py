@@ -20,7 +20,7 @@ setuptools.setup(
     long_description=(here/"README.md").read_text(encoding="utf-8") if (here/"README.md").exists() else cfg["description"],
     long_description_content_type="text/markdown",
     packages=setuptools.find_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
-    package_data={cfg["lib_path"]: ["pretrained/*", "page/*", "templates/*", "py.typed"]},
+    package_data={cfg["lib_path"]: ["pretrained/*", "pretrained/onnx/*", "page/*", "templates/*", "py.typed"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

@@ -409,6 +409,9 @@ def save_tokenizer(
     tokenizer.model_max_length = max_length
     tokenizer.save_pretrained(folder)
     settings = read_json(folder/"tokenizer_config.json")
+    # the encoder's own, of its first use
+    own = ("max_length", "stride", "truncation_side", "truncation_strategy", "pad_to_multiple_of")
+    settings = {k: v for k, v in settings.items() if k not in own}
     # version 5's name for what all versions know as the other
     if settings.get("tokenizer_class") == "TokenizersBackend": settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     write_json(folder/"tokenizer_config.json", settings)
@@ -425,14 +428,8 @@ def save_fine_tuned(
     with atomic_path(folder, "tagger.json") as tmp:
         fold_capitals(model).save_pretrained(tmp)
         save_tokenizer(tmp, tokenizer, window_tokenizer.max_length)
-        save_tokenizer_config(
-            tmp,
-            window_tokenizer.tokenizer,
-            tags,
-            window_tokenizer.case_feature,
-            window_tokenizer.max_length,
-            add_prefix_space=window_tokenizer.word_encoder.add_prefix_space,
-        )
+        prefix = window_tokenizer.word_encoder.add_prefix_space
+        save_tagger_config(tmp, tags, window_tokenizer.case_feature, window_tokenizer.max_length, None, prefix)
         write_json(tmp/"training.json", done)
 
 # %% ../nbs/03_bert.ipynb #0038

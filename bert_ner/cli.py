@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File', 'Encoding', 'Json', 'Model', 'Labels',
-           'Verbose', 'Port', 'Browser', 'Backend', 'Verb', 'Verbs', 'show_version', 'program', 'one_of', 'parse_port',
-           'parse_url', 'parse_folder', 'parse_labels', 'run_stage_command', 'stage_code_', 'train', 'to_onnx_command',
-           'to_tensorrt', 'experiments', 'publish', 'read_texts', 'read_input', 'print_json', 'show_entities',
-           'load_tagger', 'describe_server', 'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats',
-           'repository_dir', 'prepare_triton', 'rollback_command', 'setup_triton', 'serve_command', 'check_port',
-           'demo_local', 'demo_triton', 'main', 'run_app']
+           'Verbose', 'Port', 'Browser', 'ServedName', 'Backend', 'Verb', 'Verbs', 'show_version', 'program', 'one_of',
+           'parse_port', 'parse_url', 'parse_folder', 'parse_labels', 'run_stage_command', 'stage_code_', 'train',
+           'to_onnx_command', 'to_tensorrt', 'experiments', 'push', 'publish', 'read_texts', 'read_input', 'print_json',
+           'show_entities', 'load_tagger', 'describe_server', 'tag_and_show', 'infer', 'infer_tensorrt',
+           'annotate_command', 'stats', 'repository_dir', 'prepare_triton', 'rollback_command', 'setup_triton',
+           'serve_command', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
 import json, os, re, signal, sys
@@ -299,31 +299,46 @@ def experiments(
 
 # %% ../nbs/09_cli.ipynb #0018
 @app.command(cls=Verb)
+def push(
+    name: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hugging Face hub, as in USER/NAME.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the folder and list its files; connect to nobody.")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is created.")] = False,
+):
+    """Upload the trained model to the Hugging Face hub, for transformers, optimum and transformers.js.
+
+    Writes models/CORPUS/hub with safetensors, ONNX in fp32 and int8, and a model card; needs the project's folder."""
+    corpus = load_params("data")["name"]
+    from bert_ner import hub
+    from bert_ner.checkpoint import read_settings
+    hub.check_repo_id(name)
+    trained, exported, folder = (artifact_path("models", n, corpus) for n in ("bert", "onnx", "hub"))
+    files = hub.hub_files(trained, exported)
+    tags, figures = read_settings(exported)["tags"], hub.split_figures(corpus)
+    hub.write_hub_folder(folder, files, hub.model_card(name, tags, figures, hub.training_facts(corpus)))
+    for p in sorted(p for p in folder.rglob("*") if p.is_file()):
+        print(f"{p.stat().st_size:>12,}  {p.relative_to(folder).as_posix()}")
+    print(f"wrote {folder}" if dry_run else f"uploaded: {hub.upload(folder, name, private)}")
+
+@app.command(cls=Verb)
 def publish():
     """Put the int8 model of the real corpus and its model card into bert_ner/pretrained.
 
     Last step of `make pretrained`; needs the project's folder."""
     load_params()
     from bert_ner.data import load_splits, to_dataset, words_and_tags
-    from bert_ner.export import package_model
+    from bert_ner.hub import hub_files, package_model, training_facts
     from bert_ner.synthetic import generate_corpus
     test, sample = (words_and_tags(ds["test"]) for ds in (load_splits("gmb"), to_dataset(list(generate_corpus()))))
-    made = read_json(artifact_path("metrics", "bert.json", "gmb"))
-    about = dict(
-        sentences=read_json(artifact_path("metrics", "data.json", "gmb"))["sentences"]["train"],
-        corpus=made["corpus_sha256"],
-        seed=made["best_seed"],
-        ceiling=round(made["duplicate_agreement"]["f1"], 3),
-        cpu=made["hardware"]["cpu"],
-        cores=made["hardware"]["cores"],
-    )
-    parts = {
+    files = hub_files(*(artifact_path("models", n, "gmb") for n in ("bert", "onnx")), weights=False)
+    splits = {
         "GMB, test split": test,
         "GMB, its first 500 sentences": tuple(x[:500] for x in test),
         "sample corpus, test split": sample,
     }
-    folder = LIBRARY_DIR/"pretrained"
-    print(json.dumps(package_model(artifact_path("models", "onnx", "gmb"), folder, parts, about)["figures"], indent=2))
+    made = package_model(files, LIBRARY_DIR/"pretrained", splits, training_facts("gmb"))
+    print(json.dumps(made["figures"], indent=2))
 
 # %% ../nbs/09_cli.ipynb #0019
 def read_texts(
@@ -390,6 +405,7 @@ def load_tagger(
     model: Path | None,  # a tagger's folder; None: see `Model`
     url: str | None,     # host:port of a Triton server; only for "triton"
     labels: dict[str, str] | None = None,  # other names for the model's labels
+    name: str = "bert_ner",                # of the model on the server; only for "triton"
 ):                       # Tagger or TritonTagger
     """The tagger for the options.
 
@@ -398,8 +414,9 @@ def load_tagger(
         if model: raise UsageError("--model cannot be combined with --engine triton: the server has its own model")
         if labels: raise UsageError("--labels cannot be combined with --engine triton: use it with prepare-triton")
         from bert_ner.triton.client import TritonTagger
-        return TritonTagger(url or "localhost:8001", retries=0)
+        return TritonTagger(url or "localhost:8001", retries=0, model_name=name)
     if url: raise UsageError("--url requires --engine triton")
+    if name != "bert_ner": raise UsageError("--name requires --engine triton")
     if engine == "tensorrt": from bert_ner.tensorrt import require_tensorrt; require_tensorrt()
     # kept outside models/CORPUS/onnx
     trained = dict(torch="bert", tensorrt="tensorrt", baseline="baseline")
@@ -411,13 +428,14 @@ def load_tagger(
 
 # %% ../nbs/09_cli.ipynb #0020-1
 def describe_server(
-    url: str,  # host:port of gRPC
+    url: str,                # host:port of gRPC
+    name: str = "bert_ner",  # of the model
 ) -> str:
     "The model of the Triton server at `url`. Raises `BertNerError` if it does not respond."
     from bert_ner.triton.client import translate_errors
     from tritonclient.grpc import InferenceServerClient
     with translate_errors(url, 10), InferenceServerClient(url) as client:
-        about = client.get_model_metadata("bert_ner", client_timeout=10)
+        about = client.get_model_metadata(name, client_timeout=10)
     return f"version {', '.join(about.versions)} of {about.name} on the Triton server at {url}"
 
 # %% ../nbs/09_cli.ipynb #0020-2
@@ -429,7 +447,7 @@ def tag_and_show(
 ):
     "Tag `text` and print its entities."
     try:
-        if verbose: say(describe_server(tagger.url) if hasattr(tagger, "url") else tagger.description)
+        if verbose: say(describe_server(tagger.url, tagger.model_name) if hasattr(tagger, "url") else tagger.description)
         found = tagger.tag(text)
     except KeyboardInterrupt: os._exit(128 + signal.SIGINT)  # do not wait for a client's threads
     show_entities(found, as_json)
@@ -458,6 +476,7 @@ def infer(
     ] = None,
     model: Model = None,
     labels: Labels = None,
+    name: ServedName = "bert_ner",
     as_json: Json = False,
     verbose: Verbose = False,
 ):
@@ -466,7 +485,7 @@ def infer(
     Offsets count characters of the original text. The exit status is 0 with or without entities, 1 after an error,
     2 if the command line is invalid."""
     given = read_texts(text, file, encoding)
-    tag_and_show(given, load_tagger(engine, model, url, labels), as_json, verbose)
+    tag_and_show(given, load_tagger(engine, model, url, labels, name), as_json, verbose)
 
 # %% ../nbs/09_cli.ipynb #0020a-1
 @app.command("infer-tensorrt", cls=Verb)
@@ -481,7 +500,7 @@ def infer_tensorrt(
     """Find the entities of a text with the TensorRT engine on an NVIDIA GPU.
 
     This is `bert-ner infer --engine tensorrt`; `bert-ner to-tensorrt` builds the engine."""
-    infer(text, file, encoding, "tensorrt", None, model, None, as_json, verbose)
+    infer(text, file, encoding, "tensorrt", None, model, None, "bert_ner", as_json, verbose)
 
 # %% ../nbs/09_cli.ipynb #0021
 @app.command("annotate")
@@ -593,6 +612,10 @@ def stats(
         print(f"{label:<5} {t['count']:>12,}  " + ", ".join(f"{e} ({n:,})" for e, n in t["most"]))
 
 # %% ../nbs/09_cli.ipynb #0022
+ServedName = Annotated[
+    str,
+    typer.Option("--name", metavar="NAME", help="Name of the model on the Triton server."),
+]
 Backend = Annotated[
     str,
     typer.Option(
@@ -616,21 +639,22 @@ def prepare_triton(
         help="The model file to serve: onnx or onnx-int8.")] = "onnx",
     model: Model = None,
     labels: Labels = None,
+    name: ServedName = "bert_ner",
 ):
     """Write a new version of the model into the model repository of the Triton server.
 
-    A running `bert-ner serve` loads it."""
+    A running `bert-ner serve` loads it. Models with different names are served side by side."""
     from bert_ner.triton.repository import build_repository, list_versions
-    folder = build_repository(repository_dir(backend), backend, model, engine, labels=labels)
-    print(f"wrote version {list_versions(folder)[-1]} of {folder} (backend {backend})")
+    folder = build_repository(repository_dir(backend), backend, model, engine, labels=labels, name=name)
+    print(f"wrote version {list_versions(folder, name)[-1]} of {name} in {folder} (backend {backend})")
 
 # %% ../nbs/09_cli.ipynb #0022-2
 @app.command("rollback", cls=Verb)
-def rollback_command(backend: Backend = "embedded"):
-    "Set the newest version of the model repository aside, so that the previous one is served again."
+def rollback_command(backend: Backend = "embedded", name: ServedName = "bert_ner"):
+    "Set the newest version of a model in the model repository aside, so that the previous one is served again."
     from bert_ner.triton.repository import rollback
     folder = repository_dir(backend)
-    print(f"version {rollback(folder)} is the newest of {folder} again")
+    print(f"version {rollback(folder, name)} of {name} in {folder} is the newest again")
 
 @app.command("setup-triton", cls=Verb)
 def setup_triton():
@@ -666,7 +690,8 @@ def serve_command(
     if backend and not docker: raise UsageError("--backend requires --docker")
     environment.find_free_ports(ports)
     folder = repository_dir((backend or "onnx") if docker else "embedded")
-    if verbose and (there := repository.list_versions(folder)): say(f"version {there[-1]} of {folder}")
+    for name in repository.list_models(folder) if verbose else ():
+        say(f"version {repository.list_versions(folder, name)[-1]} of {name} in {folder}")
     if not docker: return server.serve(ports=ports)
     status = container.serve_docker(folder, gpu=backend == "tensorrt", ports=ports)
     if status: raise typer.Exit(status)

@@ -208,6 +208,7 @@ PARAM_RULES = dict(  # stage -> parameter -> (in words, test)
         stream_sentences=_integer(10),
         base_sentences=_integer(0),
     ),
+    consumers=dict(sentences=_integer(0)),
     tensorrt=dict(
         profile_lengths=_list(_COUNT, 0), max_batch_tokens=_COUNT, min_exact_match=_SHARE, max_f1_drop=_SHARE
     ),

@@ -158,7 +158,7 @@ class OpenVINOEngine:
         if find_spec("openvino") is None:
             raise BertNerError("OpenVINO is not installed: `pip install openvino`, or another engine")
         import onnx, openvino
-        path, int8 = Path(path), str(path).endswith("int8.onnx")
+        path, int8 = Path(path), Path(path).name in ("model.int8.onnx", "model_quantized.onnx")
         if not path.is_file(): raise BertNerError(f"{path} is missing: {training_hint()}")
         precision = "bf16" if cpu_has_bf16() and not int8 else "f32"
         options = dict(
@@ -458,7 +458,7 @@ def select_engine(
             'onnxruntime-gpu or model.safetensors with PyTorch for CUDA; device="cpu" runs everywhere'
         )
     fp32, int8 = (engine_file(n, folder) is not None for n in ("onnx", "onnx-int8"))
-    ours = (folder/"model.int8.onnx").is_file()           # whose operators OpenVINO is known to read
+    ours = int8 and (folder/"tagger.json").is_file()      # whose operators OpenVINO is known to read
     openvino, flags = find_spec("openvino") is not None, cpu_flags()
     if openvino and fp32 and "amx_bf16" in flags: return "openvino"
     if openvino and ours and "avx512_vnni" in flags: return "openvino-int8"

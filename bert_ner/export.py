@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['to_onnx', 'optimize_onnx', 'calibrate_ranges', 'apply_static_ranges', 'quantize_dynamic_int8', 'quantize_static_int8',
-           'check_threshold', 'fuse_onnx', 'fuse_model', 'quantize_int8', 'export_model', 'export_checkpoint',
-           'model_card', 'package_model']
+           'check_threshold', 'fuse_onnx', 'fuse_model', 'quantize_int8', 'export_model', 'export_checkpoint']
 
 # %% ../nbs/04_export.ipynb #0003
-import re, shutil, warnings
+import shutil, warnings
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -313,63 +312,3 @@ def _quantized(reference, folder, words, least, progress):
         if f1 >= least: return dict(ranges=ranges, f1=f1, minimum=round(least, 6))
     file.unlink(missing_ok=True)
     return None
-
-# %% ../nbs/04_export.ipynb #0027
-def model_card(
-    figures: dict[str, dict],  # split -> sentences, micro_f1, macro_f1: strict
-    tags: list[str],           # the model's
-    about: dict,               # sentences, corpus, seed, ceiling, cpu, cores: of the training
-):                             # huggingface_hub.ModelCard
-    "The card of the int8 model with its figures, also as `model-index` in its metadata."
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
-    from bert_ner import __version__
-    title = "MiniLM-L6 for named entities, int8"
-    results = [
-        EvalResult(
-            task_type="token-classification",
-            dataset_type=re.sub(r"\W+", "-", split.lower()),  # one entry each
-            dataset_name=split,
-            metric_type="f1",
-            metric_name=f"{mean} F1, strict IOB2",
-            metric_value=round(scores[f"{mean}_f1"], 4),
-        )
-        for split, scores in figures.items()
-        for mean in ("micro", "macro")
-    ]
-    data = ModelCardData(
-        language="en",
-        license="apache-2.0",
-        library_name="onnx",
-        pipeline_tag="token-classification",
-        base_model="sentence-transformers/all-MiniLM-L6-v2",
-        tags=["named-entity-recognition", "onnx", "int8", "iob2"],
-        metrics=["f1"],
-        model_name=title,
-        eval_results=results,
-    )
-    labels = ", ".join(f"{t} ({GMB_LABEL_NAMES.get(t, t)})" for t in entity_labels(tags))
-    template = LIBRARY_DIR/"templates"/"model_card.md"
-    return ModelCard.from_template(
-        data, str(template), title=title, labels=labels, figures=figures, version=__version__, **about
-    )
-
-# %% ../nbs/04_export.ipynb #0027-1
-def package_model(
-    source: Path,              # tagger's folder from `export_model`
-    folder: Path,              # to write
-    splits: dict[str, tuple],  # name -> (words, gold tags) to measure on
-    about: dict,               # sentences, corpus, seed, ceiling, cpu, cores: the card's facts about the training
-) -> dict:                     # what card.json holds: files with their SHA-256, strict F1 on each of `splits`
-    "Copy the int8 tagger of `source` to `folder` with a model card of measured figures."
-    from bert_ner.metrics import entity_scores
-    with atomic_path(folder, "tagger.json") as tmp:
-        tmp.mkdir()
-        for name in ("model.int8.onnx", "tokenizer.json", "tagger.json"): shutil.copyfile(Path(source)/name, tmp/name)
-        tagger, figures = Tagger.from_pretrained(tmp, "onnx-int8"), {}
-        for part, (words, gold) in splits.items():
-            s = entity_scores(gold, [t.tags for t in tagger.tag_tokenized(words)])
-            figures[part] = dict(sentences=len(words), micro_f1=s["micro"]["f1"], macro_f1=s["macro"]["f1"])
-        card = dict(sha256={p.name: file_hash(p) for p in sorted(tmp.iterdir())}, figures=figures, about=about)
-        write_json(tmp/"card.json", card)
-        model_card(figures, tagger.tags, about).save(tmp/"README.md")
-    return card

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MODEL_INPUTS', 'AGGREGATIONS', 'plan_windows', 'Window', 'Subword', 'WordEncoder', 'WindowTokenizer',
            'split_unspaced', 'batch_by_tokens', 'collate', 'log_softmax', 'aggregate_tokens', 'merge_windows',
-           'bucket_length', 'word_log_probs', 'save_tokenizer_config', 'load_window_tokenizer', 'load_tokenizer_config',
-           'model_info']
+           'bucket_length', 'word_log_probs', 'save_tokenizer_config', 'save_tagger_config', 'load_window_tokenizer',
+           'load_tokenizer_config', 'model_info']
 
 # %% ../nbs/00c_windows.ipynb #0003
 import re
@@ -292,10 +292,21 @@ def save_tokenizer_config(
     "Write what every engine needs besides its own file: `tokenizer.json` and `tagger.json`."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder/"tokenizer.json") as tmp: tokenizer.save(str(tmp))
+    save_tagger_config(folder, tags, case_feature, max_length, about, add_prefix_space)
+    return folder
+
+def save_tagger_config(
+    folder: Path,               # that exists
+    tags: list[str],            # the tag set, in the model's order
+    case_feature: bool,         # token type 1 on capitalized words
+    max_length: int,            # tokens per window, special tokens included
+    about: dict | None = None,  # how it was trained, as far as known: encoder, corpus, sentences, date (ISO)
+    add_prefix_space: bool = False,  # see `WordEncoder`
+) -> None:
+    "Write `tagger.json`."
     settings = dict(tags=list(tags), case_feature=case_feature, max_length=max_length)
     if add_prefix_space: settings["add_prefix_space"] = True
-    write_json(folder/"tagger.json", {**settings, **(dict(about=dict(about)) if about else {})})
-    return folder
+    write_json(Path(folder)/"tagger.json", {**settings, **(dict(about=dict(about)) if about else {})})
 
 # %% ../nbs/00c_windows.ipynb #0035
 def load_window_tokenizer(

@@ -115,7 +115,7 @@ def test_the_processor_decides_which_engine_is_taken(folders, tmp_path, monkeypa
     monkeypatch.setattr(engines, "find_spec", lambda name: installed or None)
     assert select_engine(folders/"onnx") == choice
     # what ships with the library: int8 alone
-    (tmp_path/"model.int8.onnx").touch()
+    for name in ("model.int8.onnx", "tagger.json"): (tmp_path/name).touch()
     assert select_engine(tmp_path) == ("openvino-int8" if installed and "avx512_vnni" in flags else "onnx-int8")
     (tmp_path/"model.int8.onnx").rename(tmp_path/"model.onnx")
     assert select_engine(tmp_path) == ("openvino" if engines.cpu_has_bf16() else "onnx")

@@ -79,14 +79,14 @@ def test_versions_come_and_go_under_load(mini_tagger_folder, tmp_path, backend):
     with TritonServer(folder, log=tmp_path/"log", timeout=120) as server, callers(server, want, retries=0) as tally:
         assert server.reconcile() == ""
         build_repository(folder, backend, model=mini_tagger_folder)
-        assert (server.reconcile(), server.version, list_versions(folder)) == ("version 2 is served", 2, [1, 2])
+        assert (server.reconcile(), server.versions, list_versions(folder)) == ("version 2 of bert_ner is served", dict(bert_ner=2), [1, 2])
         rollback(folder)
-        assert (server.reconcile(), server.version) == ("version 1 is served", 1)
+        assert (server.reconcile(), server.versions) == ("version 1 of bert_ner is served", dict(bert_ner=1))
         build_repository(folder, backend, model=mini_tagger_folder)
         (folder/"bert_ner"/"2"/"tagger.json").write_text("{}")
         said = server.reconcile()
         assert re.fullmatch(
-            "version 2 was set aside, version 1 is still served: bert_ner was not loaded: .*tagger.json has "
+            "version 2 of bert_ner was set aside, version 1 is still served: bert_ner was not loaded: .*tagger.json has "
             "changed since it was prepared.*",
             said,
         ) and list_versions(folder) == [1]
@@ -99,7 +99,7 @@ def test_versions_come_and_go_under_load(mini_tagger_folder, tmp_path, backend):
         )
         before, tally[1][:] = tally[0], []
         assert (
-            server.reconcile().startswith("version 2 was set aside, version 1 is still served: bert_ner does not respond")
+            server.reconcile().startswith("version 2 of bert_ner was set aside, version 1 is still served: bert_ner does not respond")
             and server.reconcile() == ""
         )
         # until what was asked by then has been answered
@@ -128,9 +128,9 @@ def test_serve_takes_up_what_is_prepared(mini_tagger_folder, tmp_path):
     try:
         url = re.search(r"gRPC (\S+),", parent.stdout.readline())[1]
         build_repository(folder, model=mini_tagger_folder)
-        assert parent.stdout.readline() == "version 2 is served\n"
+        assert parent.stdout.readline() == "version 2 of bert_ner is served\n"
         rollback(folder)
-        assert parent.stdout.readline() == "version 1 is served\n"
+        assert parent.stdout.readline() == "version 1 of bert_ner is served\n"
         with TritonTagger(url) as client: assert len(client.tag(TEXT)) == 4
         parent.terminate()
         assert parent.communicate(timeout=60)[0] == "stopped\n"

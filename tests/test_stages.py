@@ -18,7 +18,7 @@ from bert_ner.core import PARAM_RULES, ROOT, BertNerError, check_params, list_no
 
 NOTEBOOKS = {f.stem.partition("_")[2]: f for f in list_notebooks()
     if any("parameters" in c["metadata"].get("tags", []) for c in json.loads(f.read_text())["cells"])}
-DVC_FILES = ("dvc.yaml", "gpu/dvc.yaml", "bench/dvc.yaml", "bulk/dvc.yaml", "ablations/dvc.yaml")
+DVC_FILES = ("dvc.yaml", "gpu/dvc.yaml", "bench/dvc.yaml", "bulk/dvc.yaml", "ablations/dvc.yaml", "consumers/dvc.yaml")
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
@@ -127,6 +127,7 @@ BAD = [
     ("bulk", "rows_per_shard", 0),
     ("bulk", "actors", [0]),
     ("bulk", "actors", 2),
+    ("consumers", "sentences", -1),
     ("bench", "repeats", 0),
     ("bench", "stream_sentences", 9),
     ("tensorrt", "profile_lengths", [0]),

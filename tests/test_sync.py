@@ -14,7 +14,7 @@ from bert_ner.docs import PAGES, render_page
 
 STAGES = {
     name: stage
-    for file in ("dvc.yaml", "gpu/dvc.yaml", "ablations/dvc.yaml", "bench/dvc.yaml", "bulk/dvc.yaml")
+    for file in ("dvc.yaml", "gpu/dvc.yaml", "ablations/dvc.yaml", "bench/dvc.yaml", "bulk/dvc.yaml", "consumers/dvc.yaml")
     for name, stage in yaml.safe_load((ROOT / file).read_text())["stages"].items()
     if name != "code"
 }

@@ -16,7 +16,7 @@ from bert_ner.tagger import Tagger
 from bert_ner.triton.model import MAX_CHARS, MAX_TEXTS
 from bert_ner.triton.client import REQUEST_CHARS, AsyncTritonTagger, TritonTagger
 from bert_ner.triton.server import STARTUP_LOCK_ERROR, TritonServer, serve, server_ready
-from bert_ner.triton.repository import is_signed, build_repository, ner_config, list_versions, rollback
+from bert_ner.triton.repository import is_signed, build_repository, ner_config, list_models, list_versions, rollback
 from bert_ner.triton.environment import find_free_ports
 
 from processes import group, named, processes
@@ -637,6 +637,84 @@ def test_the_parent_ends(repository, tmp_path, how):
         assert (parent.returncode, rest) == ((-9, "") if how == signal.SIGKILL else (0, "stopped\n"))
         assert gone(leader)
     finally: parent.kill(); parent.wait()
+
+
+# words instead of texts
+
+WORDS = [["Mr.", "Bush", "met", "in", "Paris"], [], ["on", "Monday"], ["a b", "Paris\t", "\u00e9", ""], ["Paris"]]
+
+
+def test_words_get_their_tags(client, mini_tagger_folder):
+    "As by the tagger, whatever the words are, in any number and from any iterable."
+    local = Tagger.from_pretrained(mini_tagger_folder)
+    for given in (WORDS, [], [iter(s) for s in WORDS], WORDS * 50):
+        given = [list(s) for s in given]
+        found, want = client.tag_tokenized(tuple(s) for s in given), local.tag_tokenized(given)
+        assert [t.tags for t in found] == [t.tags for t in want] and len(found) == len(given)
+        for a, b in zip(found, want): np.testing.assert_allclose(a.probs, b.probs, atol=1e-5)
+
+
+def test_words_and_texts_at_once_over_asyncio(server, mini_tagger_folder):
+    local = Tagger.from_pretrained(mini_tagger_folder)
+    async def ask():
+        async with AsyncTritonTagger(server.urls["grpc"]) as client:
+            return await asyncio.gather(*(
+                client.tag_tokenized(WORDS) if i % 2 else client.tag_batch(TEXTS) for i in range(40)
+            ))
+    for i, found in enumerate(asyncio.run(ask())):
+        if i % 2: assert [t.tags for t in found] == [t.tags for t in local.tag_tokenized(WORDS)]
+        else: assert found == local.tag_batch(TEXTS)
+
+
+def test_words_that_are_none(client, server):
+    for wrong, said in (("Paris", "one string was given"), ([["Paris", 2]], "word 1 of sentence 0"), ([5], "sentence 0 is int")):
+        with pytest.raises(BertNerError, match=said): client.tag_tokenized(wrong)
+    for text in (b"in Paris", b'["in", 2]', b'{"a": 1}'):
+        with pytest.raises(Exception, match=r"TEXT\[0\] is not a JSON list of words"):
+            send(server, "grpc", np.array([[text]], dtype=object), parameters=dict(words=True))
+    with pytest.raises(Exception, match="labels is for texts, not for words"):
+        send(server, "grpc", np.array([[b"[]"]], dtype=object), parameters=dict(words=True, labels="geo"))
+
+
+# several models
+
+@pytest.mark.parametrize("backend", ["embedded", "python"])
+def test_models_side_by_side(mini_tagger_folder, tmp_path, backend):
+    "Each has its own name, labels, versions; one that comes later is served, and one that is broken harms no other."
+    folder, text = tmp_path/"models", "Mr. Bush in Paris"
+    build_repository(folder, backend, model=mini_tagger_folder)
+    build_repository(folder, backend, model=mini_tagger_folder, name="places-2.0", labels=dict(geo="LOC", per="O"))
+    def found(name):
+        with TritonTagger(server.urls["grpc"], model_name=name, retries=0) as client: return [e.label for e in client.tag(text)]
+    with TritonServer(folder, log=tmp_path/"log", timeout=120) as server:
+        assert server.versions == {"bert_ner": 1, "places-2.0": 1} and server.reconcile() == ""
+        assert (found("bert_ner"), found("places-2.0")) == (["per", "geo"], ["LOC"])
+        link = grpc.InferenceServerClient(server.urls["grpc"])
+        told = {n: link.get_model_config(n, as_json=True)["config"]["parameters"] for n in server.versions}
+        link.close()
+        assert "LOC" in told["places-2.0"]["labels"]["string_value"] and "per" not in told["places-2.0"]["labels"]["string_value"]
+        assert told["bert_ner"]["labels"]["string_value"] == "art,eve,geo,gpe,nat,org,per,tim"
+        assert told["bert_ner"]["max_chars"]["string_value"] == str(MAX_CHARS)
+        # a new version of one, a new model, a new model that is broken
+        build_repository(folder, backend, model=mini_tagger_folder, name="places-2.0", labels=dict(geo="LOC", per="O"))
+        assert server.reconcile() == "version 2 of places-2.0 is served" and server.versions["bert_ner"] == 1
+        build_repository(folder, backend, model=mini_tagger_folder, name="third")
+        assert server.reconcile() == "version 1 of third is served" and found("third") == ["per", "geo"]
+        build_repository(folder, backend, model=mini_tagger_folder, name="broken")
+        (folder/"broken"/"1"/"tagger.json").write_text("{}")
+        assert server.reconcile().startswith("version 1 of broken is not served: broken was not loaded: ")
+        assert server.reconcile() == "" and found("bert_ner") == found("third") == ["per", "geo"]
+        assert rollback(folder, "places-2.0") == 1 and list_versions(folder) == [1]
+        assert server.reconcile() == "version 1 of places-2.0 is served" and found("places-2.0") == ["LOC"]
+        with pytest.raises(BertNerError, match="rejected the request: .*nobody"): found("nobody")
+    assert list_models(folder) == ["bert_ner", "broken", "places-2.0", "third"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "x_encoder", "a b", ".hidden"])
+def test_names_that_a_model_cannot_have(mini_tagger_folder, tmp_path, name):
+    for attempt in (lambda: build_repository(tmp_path/"m", model=mini_tagger_folder, name=name), lambda: rollback(tmp_path, name)):
+        with pytest.raises(BertNerError, match="is no name of a model on the server"): attempt()
+    assert not [*tmp_path.iterdir()]
 
 
 # what is in git

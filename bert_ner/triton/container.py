@@ -43,7 +43,7 @@ def serve_docker(
 
     Raises `BertNerError` if Docker, its compose plugin or the repository is missing, or a port cannot be used."""
     folder = repository_folder(folder)
-    if not list_versions(folder):
+    if not list_models(folder):
         raise BertNerError(
             f"no model repository in {folder}: `bert-ner prepare-triton --backend onnx` or "
             "`--backend tensorrt` makes it"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_TEXTS', 'MAX_CHARS', 'MAX_QUEUE_SIZE', 'QUEUE_TIMEOUT_S', 'SHORT_CHARS', 'LONG_THREADS', 'decode_texts',
-           'parse_parameters', 'FairLock', 'RequestCancelled', 'InterruptibleEngine', 'PendingRequest', 'Responder',
-           'ShortQueue', 'RequestBatcher', 'EncoderEngine', 'run_encoder', 'load_version']
+           'decode_words', 'parse_parameters', 'FairLock', 'RequestCancelled', 'InterruptibleEngine', 'PendingRequest',
+           'Responder', 'ShortQueue', 'RequestBatcher', 'EncoderEngine', 'run_encoder', 'load_version']
 
 # %% ../../nbs/06a_model.ipynb #0003
 import json, sys, threading, time
@@ -46,12 +46,29 @@ def decode_texts(
     return out
 
 # %% ../../nbs/06a_model.ipynb #0012
+def decode_words(
+    texts: list[str],    # each a JSON list of words
+) -> list[list[str]]:    # the words of each
+    "The words of a request with the parameter `words`. Raises `BertNerError` if a text is not a list of words."
+    out = []
+    for i, text in enumerate(texts):
+        try: words = json.loads(text)
+        except ValueError: words = None
+        if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+            raise BertNerError(f'TEXT[{i}] is not a JSON list of words, as in ["In", "Paris"]: the parameter words is set')
+        out.append([check_text(w, f"word {k} of TEXT[{i}]") for k, w in enumerate(words)])
+    return out
+
 def parse_parameters(
-    parameters: str,          # JSON object, as Triton passes the parameters of a request
-    types: set[str],          # the model's entity labels
-) -> tuple[float, set[str]]:  # (minimum score, labels)
-    "The parameters `threshold` and `labels` of a request. Raises `BertNerError` for an invalid value."
+    parameters: str,                # JSON object, as Triton passes the parameters of a request
+    types: set[str],                # the model's entity labels
+) -> tuple[float, set[str], bool]:  # (minimum score, labels, whether texts are lists of words)
+    "The parameters `threshold`, `labels` and `words` of a request. Raises `BertNerError` for an invalid value."
     given = json.loads(parameters or "{}")
+    words = given.get("words", False)
+    if words not in (False, True): raise BertNerError(f"the parameter words is {words!r}: send true or false")
+    if words and (other := next((k for k in ("threshold", "labels") if k in given), None)):
+        raise BertNerError(f"the parameter {other} is for texts, not for words: all words get their tags")
     try: least = float(given.get("threshold", 0))
     except (TypeError, ValueError, OverflowError): least = -1.
     if not 0 <= least <= 1:
@@ -59,7 +76,7 @@ def parse_parameters(
     labels = {l.strip() for l in str(given["labels"]).split(",")} if "labels" in given else types
     if unknown := labels - types:
         raise BertNerError(f"the parameter labels names {sorted(unknown)[0]!r}: there are {', '.join(sorted(types))}")
-    return least, labels
+    return least, labels, bool(words)
 
 # %% ../../nbs/06a_model.ipynb #0014a
 class FairLock:
@@ -107,11 +124,14 @@ class PendingRequest:
     texts: list[str]
     min_score: float  # minimum score of an entity
     labels: set[str]  # labels to return
+    words: bool       # whether each text is a JSON list of words
     request: Any      # Triton's
     sender: Any       # Triton's, for the response
     since: float      # time of arrival, by `time.monotonic`
 
-    def __post_init__(self) -> None: self.chars = sum(map(len, self.texts))
+    def __post_init__(self) -> None:
+        self.chars = sum(map(len, self.texts))
+        self.sentences = decode_words(self.texts) if self.words else []
 
 
 # %% ../../nbs/06a_model.ipynb #0015r
@@ -121,7 +141,15 @@ class Responder:
 
     def entities(self, job: PendingRequest, found: list[Sequence[Entity]]) -> None:
         "Those entities of each text that the request asks for."
-        rows = [[e.to_dict() for e in es if e.score >= job.min_score and e.label in job.labels] for es in found]
+        self._answer(job, [
+            [e.to_dict() for e in es if e.score >= job.min_score and e.label in job.labels] for es in found
+        ])
+
+    def tags(self, job: PendingRequest, found: list[TagPrediction]) -> None:
+        "The tag of each word and its probability."
+        self._answer(job, [dict(tags=t.tags, probs=[round(float(p), 6) for p in t.probs]) for t in found])
+
+    def _answer(self, job, rows):
         answer = np.array([[json.dumps(row, ensure_ascii=False).encode()] for row in rows], dtype=object)
         self._send(job.sender, self.pb.InferenceResponse([self.pb.Tensor("ENTITIES", answer)]))
 
@@ -235,9 +263,11 @@ class RequestBatcher:
                 except Exception as e: self.respond.failed(j.sender, e)
 
     def _answer(self, batch, tagger):
-        found = iter(tagger.tag_batch([t for j in batch for t in j.texts]) if batch else [])
-        answers = [[next(found) for _ in j.texts] for j in batch]
-        for j, entities in zip(batch, answers): self.respond.entities(j, entities)
+        texts, sentences = ([t for j in batch if not j.words for t in j.texts], [s for j in batch for s in j.sentences])
+        entities = iter(tagger.tag_batch(texts) if texts else [])
+        tags = iter(tagger.tag_tokenized(sentences) if sentences else [])
+        answers = [[next(tags if j.words else entities) for _ in j.texts] for j in batch]
+        for j, found in zip(batch, answers): (self.respond.tags if j.words else self.respond.entities)(j, found)
 
     def _answer_long(self, job, kind):
         tagger = self.tagger
@@ -255,10 +285,12 @@ class RequestBatcher:
 
 # %% ../../nbs/06a_model.ipynb #0021
 class EncoderEngine:
-    """Logits by `version` of the model `bert_ner_encoder` of the same server; `pb` is Triton's
+    """Logits by `version` of the model `name` of the same server; `pb` is Triton's
     `triton_python_backend_utils`."""
-    def __init__(self, pb: Any, version: int = -1, inputs: Sequence[str] = MODEL_INPUTS) -> None:
-        self.pb, self.version, self.inputs, self.name = pb, version, inputs, "bert_ner_encoder"
+    def __init__(self,
+        pb: Any, version: int = -1, inputs: Sequence[str] = MODEL_INPUTS, name: str = "bert_ner_encoder"
+    ) -> None:
+        self.pb, self.version, self.inputs, self.name = pb, version, inputs, name
 
     def logits(self, **given: np.ndarray) -> np.ndarray:
         "float32 [batch, length, tags] from int64 arrays [batch, length]."
@@ -269,7 +301,7 @@ class EncoderEngine:
             inputs=[self.pb.Tensor(k, given[k]) for k in self.inputs],
             preferred_memory=self.pb.PreferredMemory(self.pb.TRITONSERVER_MEMORY_CPU, 0),
         ).exec()
-        if answer.has_error(): raise BertNerError(f"bert_ner_encoder: {answer.error().message()}")
+        if answer.has_error(): raise BertNerError(f"{self.name}: {answer.error().message()}")
         return self.pb.get_output_tensor_by_name(answer, "logits").as_numpy()
 
 def run_encoder(
@@ -286,7 +318,7 @@ def run_encoder(
 
 # %% ../../nbs/06a_model.ipynb #0024
 def load_version(
-    folder: Path,  # a version of the model `bert_ner`, from `build_repository`
+    folder: Path,  # a version of a model, from `build_repository`
     pb: Any,       # Triton's `triton_python_backend_utils`
 ) -> RequestBatcher:
     "The model of a version folder. Raises `BertNerError` if a file has changed since it was prepared."
@@ -301,5 +333,7 @@ def load_version(
         tagger.tag("Warm up: the first text is slower.")
     else:                             # Triton allows no calls to another model while it loads this one
         tagger = Tagger.from_pretrained(folder, None)
-        tagger.engine = EncoderEngine(pb, int(folder.name), about.get("inputs", MODEL_INPUTS))
+        tagger.engine = EncoderEngine(
+            pb, int(folder.name), about.get("inputs", MODEL_INPUTS), f"{folder.parent.name}_encoder"
+        )
     return RequestBatcher(tagger, pb)

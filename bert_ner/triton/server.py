@@ -22,7 +22,7 @@ def last_log_error(
 ) -> str:      # one line
     "The last error in Triton's log; a model that failed to load takes precedence."
     log = re.sub(r"^.*(CUDA|CudaDriver).*$", "", log, flags=re.M)  # it logs these on every machine without a GPU
-    failed = re.findall(r"failed to load '(\w+)' version \d+: ([^\n]*)", log)
+    failed = re.findall(r"failed to load '([\w.-]+)' version \d+: ([^\n]*)", log)
     errors = re.findall(r'^E\d+ [^"\n]*"([^\n]*?)"?$', log, re.M) + re.findall(r"^error: ([^\n]*)", log, re.M)
     lines = (
         [f"{name}: {fault}" for name, fault in failed[-1:]]
@@ -147,7 +147,7 @@ class ServerProcess:
             f"bert_ner_{os.getpid()}_{time.monotonic_ns()}_",
             secrets.token_hex(16),
         )
-        if not list_versions(self.folder):
+        if not list_models(self.folder):
             raise BertNerError(f"no model repository in {self.folder}: `bert-ner prepare-triton` creates it")
         self.ports, self.env, self.timeout = find_free_ports(ports), ensure_venv(env), timeout
         self.urls = dict(zip(("http", "grpc", "metrics"), (f"127.0.0.1:{p}" for p in self.ports)))
@@ -161,14 +161,14 @@ class ServerProcess:
                 if attempt == 2 or not (isinstance(e, BertNerError) and STARTUP_LOCK_ERROR in str(e)): raise
 
     def _start(self):
-        self.version = list_versions(self.folder)[-1]
-        self.suspects = set()
-        self.models = model_names(read_version(self.folder/"bert_ner"/str(self.version))["backend"])
+        self.versions = {name: list_versions(self.folder, name)[-1] for name in list_models(self.folder)}
+        self.suspects, self.failed = set(), {}
+        models = [part for name in self.versions for part in self._parts(name)]
         command = [
             self.env / "bin" / "python",
             "-ISc",
             SUPERVISOR_SCRIPT,
-            *triton_command(self.folder, self.env, self.ports, self.memory, self.models, self.key),
+            *triton_command(self.folder, self.env, self.ports, self.memory, models, self.key),
         ]
         with translate_write_errors(self.log):
             self.log.parent.mkdir(parents=True, exist_ok=True); log = open(self.log, "ab")
@@ -182,6 +182,10 @@ class ServerProcess:
                 env=server_environ(self.env),
                 start_new_session=True,
             )
+
+    def _parts(self, name):
+        newest = list_versions(self.folder, name)[-1]
+        return model_names(read_version(self.folder/name/str(newest))["backend"], name)
 
     def _wait(self):
         end = time.monotonic() + self.timeout
@@ -237,42 +241,50 @@ def dead_python_processes(
 
 def load_models(
     url: str,           # host:port of HTTP
-    models: list[str],  # in the order in which they are loaded
+    models: list[str],  # in the order in which they are loaded; the last one reads texts
     key: str,           # of the server
 ) -> None:
     "Load the newest versions of `models`, and send a test request. Raises `BertNerError` if one fails."
     for name in models:
         answer = post_json(url, f"/v2/repository/models/{name}/load", {}, {ADMIN_HEADER: key}, 120)
         if fault := http_error(*answer): raise BertNerError(f"{name} was not loaded: {fault}")
-    answer = post_json(url, "/v2/models/bert_ner/infer", infer_request(["Is anybody there?"]), {}, 60)
-    if fault := http_error(*answer): raise BertNerError(f"bert_ner does not respond: {fault}")
+    answer = post_json(url, f"/v2/models/{name}/infer", infer_request(["Is anybody there?"]), {}, 60)
+    if fault := http_error(*answer): raise BertNerError(f"{name} does not respond: {fault}")
 
 # %% ../../nbs/06d_server.ipynb #0071t
 class TritonServer(ServerProcess):
     """A Triton server on loopback over the model repository `folder`, ready when the constructor returns; a context
     manager. See `ServerProcess` for its parameters."""
-    def _load(self, back=False):
-        "Load the newest version: the encoder first, since bert_ner calls it; on the way `back` it has both versions."
-        load_models(self.urls["http"], ["bert_ner"] if back else self.models[::-1], self.key)
+    def _load(self, name, back=False):
+        "Load the newest version: the encoder first, since `name` calls it; on the way `back` it has both versions."
+        load_models(self.urls["http"], [name] if back else self._parts(name)[::-1], self.key)
 
     def reconcile(self) -> str:  # what was done, in a sentence; "" if nothing
-        """Reconcile the server with its repository: restart it if a Python process has died, serve a new version,
-        or set it aside if it fails."""
+        """Reconcile the server with its repository: restart it if a Python process has died, serve a new version or
+        model, or set a version aside if it fails."""
         if self.process is None: return ""
         before, self.suspects = self.suspects, dead_python_processes(self.process.pid)
         # a process that is just being stopped is seen only once
         if before & self.suspects:
             self.stop(kill=True); self._up()
             return "a Python process of the server had died: the server was restarted"
-        newest = max(list_versions(self.folder), default=self.version)
-        if newest == self.version: return ""
-        try: self._load(back=newest < self.version)
+        return next(filter(None, map(self._update, list_models(self.folder))), "")
+
+    def _update(self, name):
+        "Serve the newest version of a model; a sentence, or \"\" if it is served."
+        newest, served = list_versions(self.folder, name)[-1], self.versions.get(name)
+        if newest in (served, self.failed.get(name)): return ""
+        back = served is not None and newest < served
+        try: self._load(name, back)
         except BertNerError as e:
-            if newest < self.version: raise
-            rollback(self.folder); self._load(back=True)
-            return f"version {newest} was set aside, version {self.version} is still served: {e}"
-        self.version = newest
-        return f"version {newest} is served"
+            if back: raise
+            if served is None:
+                self.failed[name] = newest                   # not tried again
+                return f"version {newest} of {name} is not served: {e}"
+            rollback(self.folder, name); self._load(name, back=True)
+            return f"version {newest} of {name} was set aside, version {served} is still served: {e}"
+        self.versions[name] = newest
+        return f"version {newest} of {name} is served"
 
 # %% ../../nbs/06d_server.ipynb #0073
 def serve(
@@ -287,8 +299,8 @@ def serve(
     try:
         with TritonServer(folder, ports, **kw) as server:
             print(
-                f"Triton serves bert_ner: gRPC {server.urls['grpc']}, HTTP {server.urls['http']}, metrics "
-                f"{server.urls['metrics']}; Ctrl-C stops it",
+                f"Triton serves {', '.join(server.versions)}: gRPC {server.urls['grpc']}, HTTP "
+                f"{server.urls['http']}, metrics {server.urls['metrics']}; Ctrl-C stops it",
                 flush=True,
             )
             before = ""
