@@ -525,6 +525,7 @@ def annotate_command(
         str, typer.Option(help="parquet or jsonl; by default that of the target, else of the source.")
     ] = "",
     model: Model = None,
+    labels: Labels = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -582,6 +583,7 @@ def annotate_command(
         gpus_per_actor,
         overwrite,
         sys.stderr.isatty(),
+        labels,
         **options,
     )
     if done["skipped"]: print(f"bert-ner: {describe_skipped(done['skipped'])}", file=sys.stderr)
@@ -707,18 +709,21 @@ def check_port(
 
 # %% ../nbs/09_cli.ipynb #0023-1
 @app.command("demo-local", cls=Verb)
-def demo_local(port: Port = None, model: Model = None, browser: Browser = True, verbose: Verbose = False):
+def demo_local(
+    port: Port = None, model: Model = None, labels: Labels = None, browser: Browser = True, verbose: Verbose = False
+):
     "Show a page that highlights the entities of a text, tagged on this machine."
     from bert_ner.demo import serve_page
     from bert_ner.checkpoint import resolve_model
     port = check_port(port)
-    if verbose or model:
+    if verbose or model or labels:
         from bert_ner.tagger import Tagger
         from bert_ner.engines import default_model_dir
         # report errors now
-        tagger = Tagger.from_pretrained(model or default_model_dir())
+        tagger = Tagger.from_pretrained(model or default_model_dir(), labels=labels)
         if verbose: say(tagger.description)
     if model: os.environ["BERT_NER_MODEL"] = str(resolve_model(model).resolve())
+    if labels: os.environ["BERT_NER_LABELS"] = json.dumps(labels)
     serve_page(port, browser)
 
 # %% ../nbs/09_cli.ipynb #0023-2

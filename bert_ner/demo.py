@@ -236,6 +236,7 @@ def detect_foreign_language(
 # %% ../nbs/07_demo.ipynb #0032
 def available_engines(
     folder: Path,  # a tagger's folder
+    labels: dict[str, str] | None = None,  # other names for its labels
 ) -> dict:         # name -> (label, how to open its tagger, given a server's address)
     "The engines that the page offers for `folder`."
     folder = Path(folder)
@@ -245,7 +246,7 @@ def available_engines(
     if not (folder/"tagger.json").is_file(): names |= {"torch": "PyTorch"}          # a checkpoint from elsewhere
     for name, label in names.items():
         if engine_file(name, folder) or name == select_engine(folder):
-            out[name] = label, lambda url, name=name: Tagger.from_pretrained(folder, name)
+            out[name] = label, lambda url, name=name: Tagger.from_pretrained(folder, name, labels=labels)
     baseline = folder.parent/"baseline"
     def open_baseline(url):
         from bert_ner.baseline import BiLSTMEngine
@@ -297,8 +298,10 @@ class NerWidget(anywidget.AnyWidget):
         folder: Path,     # a tagger's folder
         triton_url: str,  # initial content of the address field
         engine: str,      # the initial engine
+        labels: dict[str, str] | None = None,  # other names for the model's labels
     ):
-        self.folder, self.engines, self.types = Path(folder), available_engines(folder), model_labels(folder)
+        self.folder, self.engines = Path(folder), available_engines(folder, labels)
+        self.types = model_labels(folder, labels)
         self.taggers, self.found, self.abouts = {}, {}, {k: about_engine(k, folder) for k in self.engines}
         if engine not in self.engines:
             raise BertNerError(f"no engine '{engine}' for {self.folder}: there are {', '.join(self.engines)}")
@@ -502,10 +505,12 @@ def demo(
     folder: Path | None = None,     # relative to the project's root; see `page_model`
     triton_url: str | None = None,  # default: BERT_NER_TRITON, else localhost:8001
     engine: str | None = None,      # chosen at first; see `page_model`
+    labels: dict[str, str] | None = None,  # other names for its labels; default: BERT_NER_LABELS (JSON)
 ) -> NerWidget:                     # a widget, to be displayed
     "The page for the tagger in `folder` and the server at `triton_url`. Raises `BertNerError` as `page_model` does."
     folder, engine = page_model(folder, engine)
-    return NerWidget(folder, triton_url or os.environ.get("BERT_NER_TRITON") or "localhost:8001", engine)
+    url = triton_url or os.environ.get("BERT_NER_TRITON") or "localhost:8001"
+    return NerWidget(folder, url, engine, labels or json.loads(os.environ.get("BERT_NER_LABELS") or "null"))
 
 # %% ../nbs/07_demo.ipynb #0053
 def serve_page(

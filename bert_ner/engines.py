@@ -425,10 +425,11 @@ def default_model_dir() -> Path:       # a tagger's folder
 # %% ../nbs/00d_engines.ipynb #0021-2
 def model_labels(
     folder: Path,  # a tagger's folder
+    labels: dict[str, str] | None = None,  # other names for them, see `map_labels`
 ) -> list[str]:    # in the model's order
     "The entity labels of the tagger in `folder`; the 8 of `core` if nothing is trained yet."
     known = any((Path(folder)/n).is_file() for n in ("tagger.json", "config.json"))
-    return entity_labels(read_settings(folder)["tags"]) if known else list(GMB_LABELS)
+    return entity_labels(read_settings(folder, labels)["tags"]) if known else list(GMB_LABELS)
 
 # %% ../nbs/00d_engines.ipynb #0021a
 def _has_cuda(package):

@@ -305,3 +305,25 @@ def test_it_fine_tunes(checkpoint, family, tmp_path):
     made = export_model(tmp_path/"bert", tmp_path/"onnx", words, gold, list(ds["train"]["words"]), max_f1_drop=.05)
     assert made["onnx"]["exact_match"] >= .999
     assert Tagger.from_pretrained(tmp_path/"onnx", "onnx").tag(" ".join(words[0])) == Tagger.from_pretrained(tmp_path/"bert", "torch").tag(" ".join(words[0]))
+
+
+def test_labels_in_bulk_and_on_the_page(mini_tagger_folder, tmp_path):
+    "A run has the names it was started with; another choice is another run."
+    from bert_ner.annotate.run import annotate
+    from bert_ner.demo import demo
+    (tmp_path/"in.csv").write_text("text\nin Paris on Monday\nNew York\n")
+    named = dict(model=mini_tagger_folder, progress=False, labels=dict(geo="LOC", tim="O"))
+    annotate(str(tmp_path/"in.csv"), str(tmp_path/"out.jsonl"), **named)
+    rows = [json.loads(l) for l in (tmp_path/"out.jsonl").read_text().splitlines()]
+    assert [[(e["label"], e["text"]) for e in r["entities"]] for r in rows] == [[("LOC", "Paris")], [("LOC", "New York")]]
+    assert annotate(str(tmp_path/"in.csv"), str(tmp_path/"out.jsonl"), **named)["rows"] == 2       # the same run
+    for other in (None, dict(geo="PLACE")):
+        with pytest.raises(BertNerError, match="was started with another label_map"):
+            annotate(str(tmp_path/"in.csv"), str(tmp_path/"out.jsonl"), **{**named, "labels": other})
+    with pytest.raises(BertNerError, match="no label 'city'"):
+        annotate(str(tmp_path/"in.csv"), str(tmp_path/"new.jsonl"), **{**named, "labels": dict(city="LOC")})
+    assert not (tmp_path/"new.jsonl").exists()
+    widget = demo(mini_tagger_folder, engine="onnx", labels=dict(geo="LOC", tim="O"))
+    assert "LOC" in widget.start["types"] and not {"geo", "tim"} & {*widget.start["types"]}
+    sides = widget.handle_message(dict(kind="tag", text="in Paris on Monday", engines=["onnx"], url=""))["sides"]
+    assert [e[2] for e in sides[0]["entities"]] == ["LOC"]

@@ -44,6 +44,7 @@ def run_fingerprint(
     config: AnnotateConfig,
     folder: Path,      # the tagger's
     engine: str,       # a key of `ENGINES`
+    labels: dict[str, str] | None = None,  # other names for the model's labels
 ) -> dict:             # JSON-ready
     """What identifies a run: the content of local and archived files, the metadata of remote ones (length, time,
     ETag), and the content of the model's files."""
@@ -52,13 +53,14 @@ def run_fingerprint(
         near = isinstance(fs, LocalFileSystem) or "::" in address
         with fs_errors(address, "read"): known = _hash_of(address) if near else fs.ukey(path)
         return " ".join([known_format(address)[0], known, *(f"{k}={v}" for k, v in partition_values(address).items())])
-    read_settings(folder)
+    read_settings(folder, labels)
     model = [f"{name} {file_hash(f)}" for name, f in model_files(folder).items()]
     return dict(
         version=__version__,
         input=[printable(content(f)) for f in files],
         model=hashlib.sha256("\n".join(model).encode()).hexdigest(),
         engine=engine,
+        **(dict(label_map=labels) if labels else {}),
         **asdict(config),
     )
 
@@ -187,7 +189,8 @@ def start_or_resume(
 ) -> dict:             # name of a completed shard -> its record
     "Start the run, or find its completed shards. Raises `BertNerError` if another run, or something else, is there."
     old, (fs, path), new = existing_run(folder, target), resolve_fs(folder), not path_exists(folder)
-    changed = [k for k, v in run.items() if old["run"].get(k) != v] if old and not overwrite else []
+    before = old["run"] if old and not overwrite else run
+    changed = [k for k in {**run, **before} if before.get(k) != run.get(k)]
     if changed:
         raise BertNerError(f"{printable(folder)} was started with another {' and another '.join(changed)}: "
             "run it with the same, or start over with --overwrite")

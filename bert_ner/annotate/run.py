@@ -34,9 +34,11 @@ def open_tagger(
     engine: str,           # a key of `ENGINES`
     threads: int = 0,      # per stream
     num_streams: int = 1,  # batches at once
+    labels: dict[str, str] | None = None,  # other names for the model's labels
 ) -> Tagger:
     "The tagger of `model`, from a folder or from its files' contents."
-    options: dict[str, Any] = dict(threads=threads, num_streams=num_streams) if engine.startswith(("onnx", "openvino")) else {}
+    options: dict[str, Any] = dict(labels=labels)
+    if engine.startswith(("onnx", "openvino")): options |= dict(threads=threads, num_streams=num_streams)
     if not isinstance(model, dict): return Tagger.from_pretrained(model, engine, **options)
     with tempfile.TemporaryDirectory() as folder:
         for name, data in model.items():
@@ -347,6 +349,7 @@ def annotate(
     gpus_per_actor: float = 0,       # of each actor
     overwrite: bool = False,         # remove an existing, unchanged run; nothing else is ever removed
     progress: bool = True,           # show a progress bar
+    labels: dict[str, str] | None = None,  # other names for the model's labels, see `map_labels`
     **given,                         # text, column, rows, limit, size, encoding, quoted: see `AnnotateConfig`
 ) -> dict:                           # rows, rejected, shards; seconds, rate; skipped (files not read)
     """Write the rows of `source` with their entities to `target`, resuming a killed run.
@@ -371,11 +374,13 @@ def annotate(
     _check_apart(source, files, target, folder)
     if num_actors is not None or ray_address: require_ray(ray_address)
     engine = select_engine(model) if engine == "auto" else engine
-    columns, run = _check_files(files, config, single), run_fingerprint(files, config, model, engine)
+    columns, run = _check_files(files, config, single), run_fingerprint(
+        files, config, model, engine, labels
+    )
     done = start_or_resume(folder, run, files, overwrite, file)
     totals, stood = (manifest(folder) or {})["done"], bool(single) and path_exists(target)
     if not totals or (not stood if single else len(done) < totals["shards"]):
-        job = dict(folder=folder, config=config, columns=columns, model=model, engine=engine)
+        job = dict(folder=folder, config=config, columns=columns, model=model, engine=engine, labels=labels)
         if num_actors is None and ray_address is None:
             new = annotate_local(files, config, frozenset(done), job | dict(num_streams=available_cpus()))
         else:
