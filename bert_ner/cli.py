@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File', 'Encoding', 'Json', 'Model', 'Labels',
-           'Verbose', 'Port', 'Browser', 'ServedName', 'Backend', 'Verb', 'Verbs', 'show_version', 'program', 'one_of',
-           'parse_port', 'parse_url', 'parse_folder', 'parse_labels', 'run_stage_command', 'stage_code_', 'train',
-           'to_onnx_command', 'to_tensorrt', 'experiments', 'push', 'publish', 'read_texts', 'read_input', 'print_json',
-           'show_entities', 'load_tagger', 'describe_server', 'tag_and_show', 'infer', 'infer_tensorrt',
+           'ServedName', 'Scheme', 'Verbose', 'Port', 'Browser', 'Backend', 'Verb', 'Verbs', 'show_version', 'program',
+           'one_of', 'parse_port', 'parse_url', 'parse_folder', 'parse_labels', 'run_stage_command', 'stage_code_',
+           'train', 'to_onnx_command', 'to_tensorrt', 'experiments', 'push', 'publish', 'read_texts', 'read_input',
+           'print_json', 'show_entities', 'load_tagger', 'describe_server', 'tag_and_show', 'infer', 'infer_tensorrt',
            'annotate_command', 'stats', 'repository_dir', 'prepare_triton', 'rollback_command', 'setup_triton',
            'serve_command', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
 
@@ -98,7 +98,7 @@ def one_of(
     "A parser that accepts only `names`."
     def parse(value: str) -> str:
         if value in names: return value
-        raise typer.BadParameter(f"'{value}' is none of {', '.join(names)}")
+        raise typer.BadParameter(f"'{value}' is not one of {', '.join(names)}")
     return parse
 
 def parse_port(value: str) -> int:
@@ -163,8 +163,8 @@ Model = Annotated[
         parser=parse_folder,
         metavar="FOLDER",
         help="Folder of the model, or of any Hugging Face token-classification checkpoint, or its hub name.  "
-        "[default: the model trained in this project on another corpus than the sample, else the one that ships with "
-        "bert-ner]",
+        "[default: the model trained in this project, unless that was on the sample corpus; else the one that ships "
+        "with bert-ner]",
     ),
 ]
 Labels = Annotated[
@@ -174,6 +174,18 @@ Labels = Annotated[
         parser=parse_labels,
         metavar="OLD=NEW",
         help="Other names for the model's labels, as in PER=per,LOC=geo; O drops a label.",
+    ),
+]
+ServedName = Annotated[
+    str,
+    typer.Option("--name", metavar="NAME", help="Name of the model on the Triton server."),
+]
+Scheme = Annotated[
+    Optional[str],
+    typer.Option(
+        parser=one_of("iob2", "iob1", "bioes", "bilou", "io"),
+        metavar="NAME",
+        help="Scheme of the model's tags: iob2, iob1, bioes, bilou or io.  [default: found from the tags]",
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print on standard error which model is used.")]
@@ -246,24 +258,28 @@ def to_onnx_command(
         typer.Option("--output", "-o", parser=parse_folder, metavar="FOLDER", help="With --model: the new folder."),
     ] = None,
     labels: Labels = None,
+    scheme: Scheme = None,
 ):
     """Convert the trained model to ONNX in fp32 and int8, and compare both with it.
 
     Runs the DVC stage export and what it depends on, in the project's folder. With --model it converts a checkpoint
     from elsewhere, which every other command then reads."""
     if not model:
-        if output or labels: raise UsageError("--output and --labels require --model")
+        if output or labels or scheme: raise UsageError("--output, --labels and --scheme require --model")
         return dvc_run("export", sets)
     if sets: raise UsageError("-S cannot be combined with --model")
     if not output: raise UsageError("--model requires --output: the folder to write")
     from bert_ner.export import export_checkpoint
     from bert_ner.synthetic import generate_corpus
-    made = export_checkpoint(model, output, [words for words, _ in generate_corpus(n=1000)], labels)
-    int8 = made.get("onnx_int8")
+    made = export_checkpoint(model, output, [words for words, _ in generate_corpus(n=1000)], labels, scheme)
+    int8, same = made.get("onnx_int8"), made["onnx"]
     print(
-        f"wrote {output}: ONNX with the entities of PyTorch in {made['onnx']['exact_match']:.2%} of "
-        f"{made['onnx']['sentences']:,} sentences; "
-        + (f"int8 with an F1 of {int8['f1']:.3f} against them" if int8 else "no int8, which lost too many of them")
+        f"wrote {output}: ONNX finds PyTorch's entities in {same['exact_match']:.2%} of {same['sentences']:,} sentences; "
+        + (
+            f"int8 has an F1 of {int8['f1']:.3f} against them"
+            if int8
+            else "no int8 model: its F1 against them is too low"
+        )
     )
 
 @app.command("to-tensorrt", cls=Verb)
@@ -302,14 +318,17 @@ def experiments(
 def push(
     name: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hugging Face hub, as in USER/NAME.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write the folder and list its files; connect to nobody.")
+        bool, typer.Option("--dry-run", help="Write the folder and list its files, without any network connection.")
     ] = False,
     private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is created.")] = False,
+    corpus: Annotated[
+        str, typer.Option(metavar="NAME", help="Corpus whose model is meant, as in gmb.  [default: that of params.yaml]")
+    ] = "",
 ):
     """Upload the trained model to the Hugging Face hub, for transformers, optimum and transformers.js.
 
     Writes models/CORPUS/hub with safetensors, ONNX in fp32 and int8, and a model card; needs the project's folder."""
-    corpus = load_params("data")["name"]
+    corpus = corpus or load_params("data")["name"]
     from bert_ner import hub
     from bert_ner.checkpoint import read_settings
     hub.check_repo_id(name)
@@ -323,7 +342,7 @@ def push(
 
 @app.command(cls=Verb)
 def publish():
-    """Put the int8 model of the real corpus and its model card into bert_ner/pretrained.
+    """Package the int8 model of the real corpus and its model card as bert_ner/pretrained.
 
     Last step of `make pretrained`; needs the project's folder."""
     load_params()
@@ -333,9 +352,9 @@ def publish():
     test, sample = (words_and_tags(ds["test"]) for ds in (load_splits("gmb"), to_dataset(list(generate_corpus()))))
     files = hub_files(*(artifact_path("models", n, "gmb") for n in ("bert", "onnx")), weights=False)
     splits = {
-        "GMB, test split": test,
-        "GMB, its first 500 sentences": tuple(x[:500] for x in test),
-        "sample corpus, test split": sample,
+        "GMB test split": test,
+        "GMB test split, first 500 sentences": tuple(x[:500] for x in test),
+        "sample corpus test split": sample,
     }
     made = package_model(files, LIBRARY_DIR/"pretrained", splits, training_facts("gmb"))
     print(json.dumps(made["figures"], indent=2))
@@ -406,6 +425,7 @@ def load_tagger(
     url: str | None,     # host:port of a Triton server; only for "triton"
     labels: dict[str, str] | None = None,  # other names for the model's labels
     name: str = "bert_ner",                # of the model on the server; only for "triton"
+    scheme: str | None = None,             # of the model's tags; None: found from them
 ):                       # Tagger or TritonTagger
     """The tagger for the options.
 
@@ -413,6 +433,7 @@ def load_tagger(
     if engine == "triton":
         if model: raise UsageError("--model cannot be combined with --engine triton: the server has its own model")
         if labels: raise UsageError("--labels cannot be combined with --engine triton: use it with prepare-triton")
+        if scheme: raise UsageError("--scheme cannot be combined with --engine triton: use it with to-onnx")
         from bert_ner.triton.client import TritonTagger
         return TritonTagger(url or "localhost:8001", retries=0, model_name=name)
     if url: raise UsageError("--url requires --engine triton")
@@ -424,7 +445,7 @@ def load_tagger(
         model = artifact_path("models", trained[engine])
     from bert_ner.tagger import Tagger
     from bert_ner.engines import default_model_dir
-    return Tagger.from_pretrained(model or default_model_dir(), engine, labels=labels)
+    return Tagger.from_pretrained(model or default_model_dir(), engine, labels=labels, scheme=scheme)
 
 # %% ../nbs/09_cli.ipynb #0020-1
 def describe_server(
@@ -476,6 +497,7 @@ def infer(
     ] = None,
     model: Model = None,
     labels: Labels = None,
+    scheme: Scheme = None,
     name: ServedName = "bert_ner",
     as_json: Json = False,
     verbose: Verbose = False,
@@ -485,7 +507,7 @@ def infer(
     Offsets count characters of the original text. The exit status is 0 with or without entities, 1 after an error,
     2 if the command line is invalid."""
     given = read_texts(text, file, encoding)
-    tag_and_show(given, load_tagger(engine, model, url, labels, name), as_json, verbose)
+    tag_and_show(given, load_tagger(engine, model, url, labels, name, scheme), as_json, verbose)
 
 # %% ../nbs/09_cli.ipynb #0020a-1
 @app.command("infer-tensorrt", cls=Verb)
@@ -500,7 +522,7 @@ def infer_tensorrt(
     """Find the entities of a text with the TensorRT engine on an NVIDIA GPU.
 
     This is `bert-ner infer --engine tensorrt`; `bert-ner to-tensorrt` builds the engine."""
-    infer(text, file, encoding, "tensorrt", None, model, None, "bert_ner", as_json, verbose)
+    infer(text, file, encoding, "tensorrt", None, model, None, None, "bert_ner", as_json, verbose)
 
 # %% ../nbs/09_cli.ipynb #0021
 @app.command("annotate")
@@ -516,7 +538,7 @@ def annotate_command(
         str,
         typer.Argument(
             metavar="TARGET",
-            help="The last argument: a folder, or a file that ends in .parquet, .jsonl or .jsonl.gz. Nothing is replaced.",
+            help="The last argument: a folder, or a file that ends in .parquet, .jsonl or .jsonl.gz. See --overwrite.",
         ),
     ],
     text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
@@ -532,7 +554,7 @@ def annotate_command(
             help="The engine: onnx, onnx-int8, openvino, openvino-int8, torch or tensorrt; auto is the model's fastest."
         ),
     ] = "auto",
-    rows_per_shard: Annotated[int, typer.Option(help="Rows of a shard, at most.")] = 5_000,
+    rows_per_shard: Annotated[int, typer.Option(help="Maximum rows per shard.")] = 5_000,
     max_chars: Annotated[
         int, typer.Option(help="Maximum characters of a text; a longer one is rejected.")
     ] = 1_000_000,
@@ -614,10 +636,6 @@ def stats(
         print(f"{label:<5} {t['count']:>12,}  " + ", ".join(f"{e} ({n:,})" for e, n in t["most"]))
 
 # %% ../nbs/09_cli.ipynb #0022
-ServedName = Annotated[
-    str,
-    typer.Option("--name", metavar="NAME", help="Name of the model on the Triton server."),
-]
 Backend = Annotated[
     str,
     typer.Option(
@@ -637,8 +655,14 @@ def repository_dir(
 @app.command("prepare-triton", cls=Verb)
 def prepare_triton(
     backend: Backend = "embedded",
-    engine: Annotated[str, typer.Option(parser=one_of("onnx", "onnx-int8"), metavar="NAME",
-        help="The model file to serve: onnx or onnx-int8.")] = "onnx",
+    engine: Annotated[
+        Optional[str],
+        typer.Option(
+            parser=one_of("onnx", "onnx-int8"),
+            metavar="NAME",
+            help="The model file to serve: onnx or onnx-int8.  [default: onnx if the model has it]",
+        ),
+    ] = None,
     model: Model = None,
     labels: Labels = None,
     name: ServedName = "bert_ner",
@@ -646,8 +670,14 @@ def prepare_triton(
     """Write a new version of the model into the model repository of the Triton server.
 
     A running `bert-ner serve` loads it. Models with different names are served side by side."""
+    from bert_ner.checkpoint import resolve_model
+    from bert_ner.engines import default_model_dir, engine_file
     from bert_ner.triton.repository import build_repository, list_versions
-    folder = build_repository(repository_dir(backend), backend, model, engine, labels=labels, name=name)
+    if backend != "tensorrt":
+        model = resolve_model(str(model or default_model_dir()))
+        int8_only = engine_file("onnx-int8", model) and not engine_file("onnx", model)
+        engine = engine or ("onnx-int8" if int8_only else "onnx")
+    folder = build_repository(repository_dir(backend), backend, model, engine or "onnx", labels=labels, name=name)
     print(f"wrote version {list_versions(folder, name)[-1]} of {name} in {folder} (backend {backend})")
 
 # %% ../nbs/09_cli.ipynb #0022-2

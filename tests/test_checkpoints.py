@@ -235,7 +235,7 @@ def test_shell(checkpoint, tmp_path):
     expected = Tagger.from_pretrained(checkpoint("bert"), labels=dict(geo="LOC")).tag(text)
     assert json.loads(said.stdout) == [e.to_dict() for e in expected]
     said = run("to-onnx", "--model", checkpoint("bert"), "--output", "new", "--labels", "geo=LOC")
-    assert said.returncode == 0 and said.stdout.startswith("wrote new: ONNX with the entities of PyTorch in ") and said.stderr == "", said
+    assert said.returncode == 0 and said.stdout.startswith("wrote new: ONNX finds PyTorch's entities in ") and said.stderr == "", said
     assert read_settings(tmp_path/"new")["tags"] == [t.replace("geo", "LOC") for t in GMB_TAGS]
     said = run("infer", text, "--model", "new", "--engine", "onnx", "--json")
     assert [(e["start"], e["label"]) for e in json.loads(said.stdout)] == [(e.start, e.label) for e in expected]

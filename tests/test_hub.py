@@ -114,7 +114,7 @@ def test_the_card_is_read_by_the_hub(hub):
     card = ModelCard.load(hub/"README.md")
     result = card.data.eval_results[0]
     assert (result.metric_value, result.dataset_name) == (0.5, "tiny, test split")
-    assert card.data.license is None and card.data.base_model is None and "case" not in card.text
+    assert card.data.language is None and card.data.license is None and card.data.base_model is None and "case" not in card.text
     assert "| tiny, test split | 100 | 0.5000 | 0.2500 |" in card.text
 
 

@@ -92,7 +92,7 @@ def test_engines_are_one_list(call):
     from bert_ner.engines import ENGINES
     assert sorted(cli.ENGINE_NAMES) == sorted({*ENGINES, "triton"})
     wrong, about = call("infer", "Paris", "--engine", "onyx"), " ".join(call("infer", "-h").out.split())
-    assert wrong.status == 2 and "'onyx' is none of" in last_line(wrong)
+    assert wrong.status == 2 and "'onyx' is not one of" in last_line(wrong)
     for name in cli.ENGINE_NAMES:
         assert re.search(rf"\b{name}\b", last_line(wrong)) and re.search(rf"\b{name}\b", about)
 

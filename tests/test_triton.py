@@ -713,7 +713,7 @@ def test_models_side_by_side(mini_tagger_folder, tmp_path, backend):
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "x_encoder", "a b", ".hidden"])
 def test_names_that_a_model_cannot_have(mini_tagger_folder, tmp_path, name):
     for attempt in (lambda: build_repository(tmp_path/"m", model=mini_tagger_folder, name=name), lambda: rollback(tmp_path, name)):
-        with pytest.raises(BertNerError, match="is no name of a model on the server"): attempt()
+        with pytest.raises(BertNerError, match="is not a valid name of a model"): attempt()
     assert not [*tmp_path.iterdir()]
 
 

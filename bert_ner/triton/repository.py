@@ -187,7 +187,7 @@ def check_model_name(
     "Raises `BertNerError` if Triton, or a folder, cannot have this name."
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) and not name.endswith("_encoder"): return name
     raise BertNerError(
-        f"'{name}' is no name of a model on the server: use letters, digits, _ . and -, and not _encoder at the end"
+        f"'{name}' is not a valid name of a model: use letters, digits, _ . and -, and not _encoder at the end"
     )
 
 def model_names(
@@ -351,7 +351,7 @@ def publish_version(
     folder: Path,       # the target repository
     before: list[int],  # its versions, from `list_versions`
 ) -> None:
-    """Move the version of `made` into `folder`; of those `before` it only the newest is kept.
+    """Move the version in `made` into `folder`; of the versions in `before`, keep only the newest.
 
     Raises `BertNerError` if that would remove somebody else's files."""
     # the encoder first: the other model calls the same version of it
@@ -379,7 +379,7 @@ def build_repository(
 ) -> Path:                                  # the model repository
     """Write a new version. Nothing is changed until it is complete, and other people's files are never touched.
 
-    Raises `BertNerError` if it is in the way."""
+    Raises `BertNerError` if such a file is in the way."""
     names = model_names(backend, check_model_name(name)) if backend in BACKENDS else []
     folder, model = repository_folder(folder), resolve_model(str(model or artifact_path("models", "onnx")))
     tags = read_settings(model, labels)["tags"]

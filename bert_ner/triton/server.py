@@ -105,8 +105,8 @@ def triton_command(
     models: list[str],  # to load
     key: str,           # secret of requests that control models
 ) -> list[str]:         # program and arguments
-    """The command line of `tritonserver`: on loopback only, without changes to the configuration, models controlled
-    only with the `key`, no memory shared with clients."""
+    """The command line of `tritonserver`: loopback only, no auto-completed configuration, model control requires
+    the `key`, no shared memory with clients."""
     program = env/"lib"/"python3.11"/"site-packages"/"pytriton"/"tritonserver"/"bin"/"tritonserver"
     where = [
         f"--{name}-{what}={v}"
@@ -319,7 +319,7 @@ def serve(
 
 # %% ../../nbs/06d_server.ipynb #0091
 class RemoteServer:
-    """A server that runs elsewhere, with the interface of `TritonServer`; `url` is host:port of HTTP, gRPC and
+    """A remote server with the interface of `TritonServer`; `url` is host:port of HTTP, gRPC and
     metrics are on the next two ports."""
     def __init__(self, url: str) -> None:
         host, _, port = url.rpartition(":")
