@@ -673,6 +673,7 @@ def prepare_triton(
     from bert_ner.checkpoint import resolve_model
     from bert_ner.engines import default_model_dir, engine_file
     from bert_ner.triton.repository import build_repository, list_versions
+    load_params()
     if backend != "tensorrt":
         model = resolve_model(str(model or default_model_dir()))
         int8_only = engine_file("onnx-int8", model) and not engine_file("onnx", model)

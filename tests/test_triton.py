@@ -1,5 +1,5 @@
 "The real Triton server over a miniature tagger: same entities, faults answered, nothing left behind."
-import asyncio, http.client as plain, json, shutil, signal, socket, subprocess, sys, threading, time
+import asyncio, http.client as plain, json, os, shutil, signal, socket, subprocess, sys, threading, time
 from functools import partial
 from pathlib import Path
 
@@ -723,3 +723,13 @@ def test_committed_configuration():
     file = ROOT/"model_repository"/"bert_ner"/"config.pbtxt"
     text = file.read_text(encoding="utf-8")
     assert text == ner_config() and is_signed(file) and text_format.Parse(text, ModelConfig()).name == "bert_ner"
+
+
+def test_the_shell_serves_the_model_that_it_tags_with(tmp_path):
+    "In a project that has trained nothing it is the one that ships with the library, int8 alone."
+    for name in ("params.yaml", "settings.ini", "dvc.yaml"): shutil.copy(ROOT/name, tmp_path)
+    env = {k: v for k, v in os.environ.items() if k != "BERT_NER_MODEL"} | {"BERT_NER_ROOT": str(tmp_path)}
+    program = Path(sys.executable).parent/"bert-ner"
+    done = subprocess.run([program, "prepare-triton"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("wrote version 1 of bert_ner in ")
+    assert [e.text for e in Tagger.from_pretrained(tmp_path/"model_repository"/"bert_ner"/"1", "onnx").tag("He is in Paris.")] == ["Paris"]
