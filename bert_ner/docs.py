@@ -65,7 +65,9 @@ def results_table(
             d["mean_over_seeds"]["test"],
             d["test"]["micro_f1_ci95"],
         )
-        minutes = statistics.median(s["minutes"] for s in d["seeds"].values())
+        minutes = [s["minutes"] for s in d["seeds"].values() if not s.get("resumed")]
+        took = statistics.median(minutes or [0])
+        time = f"{took:.{0 if took >= 2 else 1}f} min, {cores}" if minutes else "not timed: it was interrupted"
         return " | ".join(
             [
                 f"| {name}",
@@ -73,7 +75,7 @@ def results_table(
                 pm(valid["micro_f1"], valid["micro_f1_sd"]),
                 f"**{pm(test['micro_f1'], test['micro_f1_sd'])}** [{low:.3f}, {high:.3f}]",
                 pm(test["macro_f1"], test["macro_f1_sd"]),
-                f"{minutes:.{0 if minutes >= 2 else 1}f} min, {cores} |\n",
+                f"{time} |\n",
             ]
         )
     return (

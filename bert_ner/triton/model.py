@@ -124,10 +124,10 @@ class PendingRequest:
     texts: list[str]
     min_score: float  # minimum score of an entity
     labels: set[str]  # labels to return
-    words: bool       # whether each text is a JSON list of words
     request: Any      # Triton's
     sender: Any       # Triton's, for the response
     since: float      # time of arrival, by `time.monotonic`
+    words: bool = False  # whether each text is a JSON list of words
 
     def __post_init__(self) -> None:
         self.chars = sum(map(len, self.texts))
@@ -231,8 +231,8 @@ class RequestBatcher:
             sender = r.get_response_sender()
             try:
                 texts = decode_texts(self.pb.get_input_tensor_by_name(r, "TEXT").as_numpy())
-                wanted = parse_parameters(r.parameters(), self.labels)
-                accepted = self._enqueue(PendingRequest(texts, *wanted, r, sender, time.monotonic()))
+                least, labels, words = parse_parameters(r.parameters(), self.labels)
+                accepted = self._enqueue(PendingRequest(texts, least, labels, r, sender, time.monotonic(), words))
                 if not accepted: self.respond.overloaded(sender, f"{self.queue} requests are waiting")
             except BertNerError as e: self.respond.invalid(sender, e)
             except Exception as e: self.respond.failed(sender, e)
