@@ -36,9 +36,9 @@ def corpus(): return to_dataset(list(generate_corpus(42, 1100)))
 def models(corpus, tmp_path_factory):
     "`models/tiny` of a project: an encoder that lowercases, trained with capitals, and its ONNX files."
     top = tmp_path_factory.mktemp("project")
-    base = make_checkpoint("distilbert", top/"base", epochs=1, n=300)
+    base = make_checkpoint("distilbert", top/"base", epochs=3, n=800)
     folder = top/"models"/"tiny"
-    args = dict(num_train_epochs=4, per_device_train_batch_size=16, learning_rate=3e-3, bf16=False, disable_tqdm=True)
+    args = dict(num_train_epochs=8, per_device_train_batch_size=16, learning_rate=3e-3, bf16=False, disable_tqdm=True)
     fine_tune(corpus, folder/"bert", str(base), case_feature=True, max_length=128, seed=42, **args)
     words, gold = words_and_tags(corpus["validation"])
     export_model(folder/"bert", folder/"onnx", words, gold, list(corpus["train"]["words"])[:64], max_f1_drop=1)
@@ -92,7 +92,7 @@ def test_words_that_wordpiece_splits_are_one_entity_in_the_pipeline(corpus, hub,
         return out
     best = [t.tags for t in Tagger.from_pretrained(hub, "torch", decoding="argmax").tag_tokenized(words)]
     own, theirs = (entity_scores(gold, p)["micro"]["f1"] for p in (best, [tags(list(w)) for w in words]))
-    assert own > 0.2 and abs(theirs - own) < 0.02
+    assert own > 0.2 and abs(theirs - own) < 0.03, (own, theirs)
 
 
 def test_capitals_are_read_without_code_of_ours(hub, pipe):
@@ -114,7 +114,7 @@ def test_the_card_is_read_by_the_hub(hub):
     card = ModelCard.load(hub/"README.md")
     result = card.data.eval_results[0]
     assert (result.metric_value, result.dataset_name) == (0.5, "tiny, test split")
-    assert card.data.language is None and card.data.license is None and card.data.base_model is None and "case" not in card.text
+    assert card.data.language is None and card.data.license is None and card.data.base_model is None and "Capital letters" in card.text
     assert "| tiny, test split | 100 | 0.5000 | 0.2500 |" in card.text
 
 
