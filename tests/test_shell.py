@@ -266,7 +266,7 @@ def test_an_engine_finds_its_own_model(call, monkeypatch, tmp_path):
     monkeypatch.delenv("BERT_NER_MODEL", raising=False)
     monkeypatch.setattr(core, "ROOT", project(tmp_path))
     asked = []
-    monkeypatch.setattr("bert_ner.tagger.Tagger.from_pretrained", lambda model, engine, labels: asked.append((model, engine)))
+    monkeypatch.setattr("bert_ner.tagger.Tagger.from_pretrained", lambda model, engine, **more: asked.append((model, engine)))
     for engine in ("torch", "baseline", "onnx", "auto"): cli.load_tagger(engine, None, None)
     assert asked == [
         (tmp_path / "models/sample/bert", "torch"),
