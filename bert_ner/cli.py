@@ -330,12 +330,7 @@ def push(
     Writes models/CORPUS/hub with safetensors, ONNX in fp32 and int8, and a model card; needs the project's folder."""
     corpus = corpus or load_params("data")["name"]
     from bert_ner import hub
-    from bert_ner.checkpoint import read_settings
-    hub.check_repo_id(name)
-    trained, exported, folder = (artifact_path("models", n, corpus) for n in ("bert", "onnx", "hub"))
-    files = hub.hub_files(trained, exported)
-    tags, figures = read_settings(exported)["tags"], hub.split_figures(corpus)
-    hub.write_hub_folder(folder, files, hub.model_card(name, tags, figures, hub.training_facts(corpus)))
+    folder = hub.package_trained(hub.check_repo_id(name), corpus, artifact_path("models", "hub", corpus))
     for p in sorted(p for p in folder.rglob("*") if p.is_file()):
         print(f"{p.stat().st_size:>12,}  {p.relative_to(folder).as_posix()}")
     print(f"wrote {folder}" if dry_run else f"uploaded: {hub.upload(folder, name, private)}")
@@ -723,8 +718,8 @@ def serve_command(
     if backend and not docker: raise UsageError("--backend requires --docker")
     environment.find_free_ports(ports)
     folder = repository_dir((backend or "onnx") if docker else "embedded")
-    for name in repository.list_models(folder) if verbose else ():
-        say(f"version {repository.list_versions(folder, name)[-1]} of {name} in {folder}")
+    for name, newest in repository.newest_versions(folder).items() if verbose else ():
+        say(f"version {newest} of {name} in {folder}")
     if not docker: return server.serve(ports=ports)
     status = container.serve_docker(folder, gpu=backend == "tensorrt", ports=ports)
     if status: raise typer.Exit(status)

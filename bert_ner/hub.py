@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HUB_NAMES', 'BASE_MODELS', 'BASE_LICENSES', 'hub_files', 'training_facts', 'split_figures', 'model_card',
-           'write_hub_folder', 'check_repo_id', 'upload', 'package_model']
+           'write_hub_folder', 'package_trained', 'check_repo_id', 'upload', 'package_model']
 
 # %% ../nbs/04a_hub.ipynb #0003
 import re, shutil
@@ -130,10 +130,24 @@ def write_hub_folder(
 ) -> Path:                     # the folder
     "Copy a model into a folder as the hub has it, with its card."
     with atomic_path(folder, "tagger.json") as tmp:
-        (tmp/"onnx").mkdir(parents=True)
-        for name, file in files.items(): shutil.copyfile(file, tmp/name)
+        _copy_files(files, tmp)
         card.save(tmp/"README.md")
     return Path(folder)
+
+def _copy_files(files, folder):
+    (folder/"onnx").mkdir(parents=True)
+    for name, file in files.items(): shutil.copyfile(file, folder/name)
+
+def package_trained(
+    name: str,     # of the repository on the hub, for the card
+    corpus: str,   # e.g. "gmb"
+    folder: Path,  # to write, atomically
+) -> Path:         # the folder
+    "Write the model that was trained on `corpus` as the hub has it. Raises `BertNerError` if there is none."
+    trained, exported = (artifact_path("models", n, corpus) for n in ("bert", "onnx"))
+    files = hub_files(trained, exported)
+    card = model_card(name, read_settings(exported)["tags"], split_figures(corpus), training_facts(corpus))
+    return write_hub_folder(folder, files, card)
 
 # %% ../nbs/04a_hub.ipynb #0017
 def check_repo_id(
@@ -174,8 +188,7 @@ def package_model(
     "Copy an int8 tagger to `folder` with a model card of measured figures."
     from bert_ner.metrics import entity_scores
     with atomic_path(folder, "tagger.json") as tmp:
-        (tmp/"onnx").mkdir(parents=True)
-        for name, file in files.items(): shutil.copyfile(file, tmp/name)
+        _copy_files(files, tmp)
         tagger, figures = Tagger.from_pretrained(tmp, "onnx-int8"), {}
         for split, (words, gold) in splits.items():
             s = entity_scores(gold, [t.tags for t in tagger.tag_tokenized(words)])

@@ -10,6 +10,7 @@ import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from bert_ner.core import GMB_TAGS
+from bert_ner.spans import tags_to_spans
 from bert_ner.synthetic import generate_corpus
 
 ROBERTA = dict(pad_token="<pad>", unk_token="<unk>", cls_token="<s>", sep_token="</s>", bos_token="<s>", eos_token="</s>", mask_token="<mask>")
@@ -40,6 +41,12 @@ def apart(words, tags):
         out[0].extend(parts)
         out[1].extend([tag, *["I-" + tag[2:] if tag != "O" else "O"] * (len(parts) - 1)])
     return out
+
+
+def spans_of(words, tags):
+    "Character spans in the words joined by spaces."
+    starts = [sum(map(len, words[:i])) + i for i in range(len(words))]
+    return [(starts[a], starts[b - 1] + len(words[b - 1]), label) for label, a, b in tags_to_spans(tags)]
 
 
 def sentences(n): return [apart(*s) for s in generate_corpus(42, 4000)][:n]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from safetensors.torch import load_file, save_file
-from families import FAMILIES, held_out, make_checkpoint
+from families import FAMILIES, held_out, make_checkpoint, spans_of
 
 from bert_ner import Tagger
 from bert_ner.core import GMB_TAGS, BertNerError, read_json
@@ -15,7 +15,7 @@ from bert_ner.checkpoint import read_settings
 from bert_ner.engines import runnable_engines, select_engine
 from bert_ner.export import export_checkpoint
 from bert_ner.metrics import entity_scores
-from bert_ner.spans import tags_to_spans, tokenize_words
+from bert_ner.spans import tokenize_words
 
 QUICK = ("bert", "roberta", "deberta-v2")     # WordPiece, byte-level BPE, Unigram; the others take minutes
 EVERY = [f if f in QUICK else pytest.param(f, marks=pytest.mark.long) for f in FAMILIES]
@@ -41,12 +41,6 @@ def converted(checkpoint, tmp_path_factory):
             made[family] = folder, export_checkpoint(checkpoint(family), folder, [w for w, _ in held_out(300)])
         return made[family]
     return get
-
-
-def spans_of(words, tags):
-    "Character spans in the words joined by spaces."
-    starts = [sum(map(len, words[:i])) + i for i in range(len(words))]
-    return [(starts[a], starts[b - 1] + len(words[b - 1]), label) for label, a, b in tags_to_spans(tags)]
 
 
 def trimmed(text, start, end):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from families import apart, make_checkpoint
+from families import apart, make_checkpoint, spans_of
 from huggingface_hub import ModelCard
 
 from bert_ner import Tagger
@@ -18,7 +18,6 @@ from bert_ner.data import to_dataset, words_and_tags
 from bert_ner.export import export_model
 from bert_ner.hub import HUB_NAMES, hub_files, model_card, write_hub_folder
 from bert_ner.metrics import entity_scores
-from bert_ner.spans import tags_to_spans
 from bert_ner.synthetic import generate_corpus
 
 FACTS = dict(
@@ -66,11 +65,6 @@ def test_it_has_the_files_of_the_hub_and_no_pickle(hub):
     assert (settings["tokenizer_class"], settings["model_max_length"]) == ("PreTrainedTokenizerFast", 128)
     assert "max_length" not in settings and "truncation_strategy" not in settings
     assert {v[2:] for v in read_json(hub/"config.json")["id2label"].values() if v != "O"} == {*GMB_LABELS}
-
-
-def spans_of(words, tags):
-    starts = [sum(map(len, words[:i])) + i for i in range(len(words))]
-    return [(starts[a], starts[b - 1] + len(words[b - 1]), label) for label, a, b in tags_to_spans(tags)]
 
 
 def test_the_pipeline_finds_the_taggers_entities(corpus, hub, pipe):

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['TRITON_MODEL', 'MODEL_PY', 'BACKENDS', 'WARMUP_LENGTHS', 'SERVER_MODULES', 'sign_config', 'is_signed', 'ner_config',
            'encoder_config', 'has_external_data', 'read_graph', 'resolve_encoder', 'check_model_name', 'model_names',
-           'list_versions', 'list_models', 'read_version', 'foreign_files', 'foreign_parts', 'check_ours',
-           'repository_folder', 'translate_write_errors', 'copy_server_modules', 'write_version', 'publish_version',
-           'build_repository', 'rollback']
+           'list_versions', 'newest_versions', 'list_models', 'read_version', 'foreign_files', 'foreign_parts',
+           'check_ours', 'repository_folder', 'translate_write_errors', 'copy_server_modules', 'write_version',
+           'publish_version', 'build_repository', 'rollback']
 
 # %% ../../nbs/06b_repository.ipynb #0003
 import hashlib, json, os, re, shutil, tempfile
@@ -205,12 +205,19 @@ def list_versions(
     there = (Path(folder)/name).glob("[1-9]*/prepared.json")
     return sorted(int(p.parent.name) for p in there if p.parent.name.isdigit())
 
+def newest_versions(
+    folder: Path,     # a model repository
+) -> dict[str, int]:  # in the order of the alphabet
+    "The models in `folder` that read texts, of this project, with the version that Triton serves."
+    places = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
+    found = {p.name: list_versions(folder, p.name) for p in places if not p.name.endswith("_encoder")}
+    return {name: versions[-1] for name, versions in found.items() if versions}
+
 def list_models(
     folder: Path,  # a model repository
 ) -> list[str]:    # in the order of the alphabet
-    "The models in `folder` that read texts, of this project."
-    places = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
-    return [p.name for p in places if not p.name.endswith("_encoder") and list_versions(folder, p.name)]
+    "The models of `newest_versions`."
+    return [*newest_versions(folder)]
 
 def read_version(
     version: Path,    # folder of a version of one of our models

@@ -161,9 +161,9 @@ class ServerProcess:
                 if attempt == 2 or not (isinstance(e, BertNerError) and STARTUP_LOCK_ERROR in str(e)): raise
 
     def _start(self):
-        self.versions = {name: list_versions(self.folder, name)[-1] for name in list_models(self.folder)}
+        self.versions = newest_versions(self.folder)
         self.suspects, self.failed = set(), {}
-        models = [part for name in self.versions for part in self._parts(name)]
+        models = [part for name, version in self.versions.items() for part in self._parts(name, version)]
         command = [
             self.env / "bin" / "python",
             "-ISc",
@@ -183,9 +183,8 @@ class ServerProcess:
                 start_new_session=True,
             )
 
-    def _parts(self, name):
-        newest = list_versions(self.folder, name)[-1]
-        return model_names(read_version(self.folder/name/str(newest))["backend"], name)
+    def _parts(self, name, version):
+        return model_names(read_version(self.folder/name/str(version))["backend"], name)
 
     def _wait(self):
         end = time.monotonic() + self.timeout
@@ -255,9 +254,9 @@ def load_models(
 class TritonServer(ServerProcess):
     """A Triton server on loopback over the model repository `folder`, ready when the constructor returns; a context
     manager. See `ServerProcess` for its parameters."""
-    def _load(self, name, back=False):
-        "Load the newest version: the encoder first, since `name` calls it; on the way `back` it has both versions."
-        load_models(self.urls["http"], [name] if back else self._parts(name)[::-1], self.key)
+    def _load(self, name, version=None):
+        "Load the newest `version`: the encoder first, since `name` calls it; None: the one before, which it still has."
+        load_models(self.urls["http"], self._parts(name, version)[::-1] if version else [name], self.key)
 
     def reconcile(self) -> str:  # what was done, in a sentence; "" if nothing
         """Reconcile the server with its repository: restart it if a Python process has died, serve a new version or
@@ -268,20 +267,20 @@ class TritonServer(ServerProcess):
         if before & self.suspects:
             self.stop(kill=True); self._up()
             return "a Python process of the server had died: the server was restarted"
-        return next(filter(None, map(self._update, list_models(self.folder))), "")
+        return next((said for model in newest_versions(self.folder).items() if (said := self._update(*model))), "")
 
-    def _update(self, name):
+    def _update(self, name, newest):
         "Serve the newest version of a model; a sentence, or \"\" if it is served."
-        newest, served = list_versions(self.folder, name)[-1], self.versions.get(name)
+        served = self.versions.get(name)
         if newest in (served, self.failed.get(name)): return ""
         back = served is not None and newest < served
-        try: self._load(name, back)
+        try: self._load(name, None if back else newest)
         except BertNerError as e:
             if back: raise
             if served is None:
                 self.failed[name] = newest                   # not tried again
                 return f"version {newest} of {name} is not served: {e}"
-            rollback(self.folder, name); self._load(name, back=True)
+            rollback(self.folder, name); self._load(name)
             return f"version {newest} of {name} was set aside, version {served} is still served: {e}"
         self.versions[name] = newest
         return f"version {newest} of {name} is served"
