@@ -21,7 +21,7 @@ $(READY): settings.ini setup.py pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "setup: Python 3.11 is needed: install it, or pass PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt pip install --quiet --no-compile --editable '.[dev,track]'
+	@PIP_CONSTRAINT=$(CURDIR)/constraints.txt pip install --quiet --no-compile --editable '.[all]'
 	@touch $@
 
 $(TRITON): triton-constraints.txt | $(READY)

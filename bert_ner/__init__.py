@@ -22,7 +22,11 @@ def __getattr__(name):
     "The public names are imported when they are asked for, so `import bert_ner` costs nothing."
     if name not in _HOME: raise AttributeError(f"module 'bert_ner' has no attribute '{name}'")
     from importlib import import_module
-    return getattr(import_module(f"bert_ner.{_HOME[name]}"), name)
+    try: return getattr(import_module(f"bert_ner.{_HOME[name]}"), name)
+    except ModuleNotFoundError as e:
+        from bert_ner.core import install_hint
+        hint = install_hint(e.name or "", "serve")
+        raise ModuleNotFoundError(f"bert_ner.{name} needs the package {e.name}: {hint}", name=e.name) from e
 
 
 def __dir__(): return sorted({*globals(), *__all__})

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File', 'Encoding', 'Json', 'Model', 'Labels',
-           'ServedName', 'Scheme', 'Verbose', 'Port', 'Browser', 'Backend', 'Verb', 'Verbs', 'show_version', 'program',
-           'one_of', 'parse_port', 'parse_url', 'parse_folder', 'parse_labels', 'run_stage_command', 'stage_code_',
-           'train', 'to_onnx_command', 'to_tensorrt', 'experiments', 'push', 'publish', 'read_texts', 'read_input',
-           'print_json', 'show_entities', 'load_tagger', 'describe_server', 'tag_and_show', 'infer', 'infer_tensorrt',
-           'annotate_command', 'stats', 'repository_dir', 'prepare_triton', 'rollback_command', 'setup_triton',
-           'serve_command', 'check_port', 'demo_local', 'demo_triton', 'main', 'run_app']
+           'ServedName', 'Scheme', 'Verbose', 'Port', 'Browser', 'Backend', 'SIGPIPE', 'EXTRAS', 'Verb', 'Verbs',
+           'show_version', 'program', 'one_of', 'parse_port', 'parse_url', 'parse_folder', 'parse_labels',
+           'run_stage_command', 'stage_code_', 'train', 'to_onnx_command', 'to_tensorrt', 'experiments', 'push',
+           'publish', 'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server',
+           'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats', 'repository_dir', 'prepare_triton',
+           'rollback_command', 'setup_triton', 'serve_command', 'check_port', 'demo_local', 'demo_triton',
+           'missing_package', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
 import json, os, re, signal, sys
@@ -668,7 +669,7 @@ def prepare_triton(
     from bert_ner.checkpoint import resolve_model
     from bert_ner.engines import default_model_dir, engine_file
     from bert_ner.triton.repository import build_repository, list_versions
-    load_params()
+    if is_project(ROOT) or backend != "embedded": load_params()
     if backend != "tensorrt":
         model = resolve_model(str(model or default_model_dir()))
         int8_only = engine_file("onnx-int8", model) and not engine_file("onnx", model)
@@ -779,15 +780,33 @@ def demo_triton(
         serve_page(port, browser)
 
 # %% ../nbs/09_cli.ipynb #0025
+SIGPIPE = 13   # of POSIX; `signal` lacks it on Windows
+# the extra that a command needs, where several have the package
+EXTRAS = dict(annotate="annotate", stats="annotate", infer="serve", serve="serve", rollback="serve") | {
+    "infer-tensorrt": "tensorrt", "to-tensorrt": "tensorrt", "prepare-triton": "serve", "demo-local": "demo", "demo-triton": "demo"
+}
+
+def missing_package(
+    error: ModuleNotFoundError,  # of a package that is not installed
+    command: list[str],          # the command, if there is one
+) -> str:                        # one sentence
+    "What a command needs. Raises `error` if the module is one of this library."
+    module = error.name or ""
+    if not module or module.partition(".")[0] == "bert_ner": raise error
+    verb = command[0] if command else ""
+    hint = install_hint(module, EXTRAS.get(verb, "train"))
+    return f"{verb or 'this command'} needs the package {module.partition('.')[0]}: {hint}"
+
 def main():
     "The program `bert-ner`."
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
     try: status = run_app()
     except BertNerError as e: say(str(e)); status = 1
+    except ModuleNotFoundError as e: say(missing_package(e, sys.argv[1:2])); status = 1
     except OSError as e: say(": ".join(str(s) for s in (e.filename, e.strerror or e) if s)); status = 1
     try: sys.stdout and sys.stdout.flush()
-    except BrokenPipeError: status = 128 + signal.SIGPIPE
+    except BrokenPipeError: status = 128 + SIGPIPE
     except OSError as e: say(f"standard output cannot be written: {e.strerror}"); status = 1
     else: raise SystemExit(status)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)                       # else Python complains at exit
@@ -796,6 +815,6 @@ def main():
 def run_app() -> int | str:  # the exit status
     "Run the command line through typer."
     try: app()
-    except SystemExit as e: return 128 + signal.SIGPIPE if isinstance(e.__context__, BrokenPipeError) else e.code or 0
+    except SystemExit as e: return 128 + SIGPIPE if isinstance(e.__context__, BrokenPipeError) else e.code or 0
     except KeyboardInterrupt: return 128 + signal.SIGINT
     return 0

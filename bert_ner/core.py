@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LIBRARY_DIR', 'ROOT', 'PARAM_RULES', 'SEED', 'GMB_LABELS', 'GMB_TAGS', 'GMB_LABEL_NAMES', 'BertNerError',
-           'is_project', 'find_project_root', 'package_dir', 'list_notebooks', 'training_hint', 'load_params',
-           'artifact_path', 'check_params', 'StageParams', 'stage_params', 'entity_labels', 'seed_everything',
-           'assign_split', 'atomic_path', 'write_json', 'read_json', 'file_hash', 'detect_encoding', 'decode_text',
-           'check_text', 'check_texts', 'available_cpus', 'hardware_info', 'write_metrics', 'completed_run']
+           'is_project', 'find_project_root', 'install_hint', 'package_dir', 'project_file', 'list_notebooks',
+           'training_hint', 'load_params', 'artifact_path', 'check_params', 'StageParams', 'stage_params',
+           'entity_labels', 'seed_everything', 'assign_split', 'atomic_path', 'write_json', 'read_json', 'file_hash',
+           'detect_encoding', 'decode_text', 'check_text', 'check_texts', 'available_cpus', 'hardware_info',
+           'write_metrics', 'completed_run']
 
 # %% ../nbs/00a_core.ipynb #0003
 import codecs, errno, hashlib, json, math, os, random, re, shutil, sys
@@ -44,17 +45,46 @@ def find_project_root(
     here = Path(globals().get("__file__", start/"x")).resolve().parent
     return next((f for f in (start, *start.parents, here, *here.parents) if is_project(f)), start)
 
+# modules whose distribution has another name, or that come with another
+_DISTRIBUTIONS = dict(
+    yaml="pyyaml", grpc="tritonclient", traitlets="ipywidgets", jupyter_server="voila", omegaconf="dvc", hydra="dvc",
+    nbclient="nbconvert", modelopt="nvidia-modelopt",
+)
+
+def install_hint(
+    module: str,        # that cannot be imported
+    extra: str = "",    # of this library, preferred where several have it
+) -> str:               # a command in backquotes
+    "How to install what a module belongs to: the extra of this library that has it, or its own package."
+    from importlib.metadata import PackageNotFoundError, requires
+    def normalize(name): return re.sub(r"[-_.]+", "-", name).lower()
+    top = module.partition(".")[0]
+    wanted = normalize(_DISTRIBUTIONS.get(top, top))
+    try: declared = requires("bert-ner") or []
+    except PackageNotFoundError: declared = []
+    found = [re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line) for line in declared]
+    extras = [m[2] for m in found if m and normalize(m[1]) == wanted]
+    if extras: return f"`pip install 'bert-ner[{extra if extra in extras else extras[0]}]'`"
+    return f"`pip install {wanted}`"
+
 def package_dir(
     name: str,  # of a Python package, e.g. "bert_ner"
 ) -> Path:
     "The folder of the package `name`, which is not imported. Raises `BertNerError` if it is not installed."
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise BertNerError(f"the package {name} is not installed: `pip install {name.replace('_', '-')}`")
+        raise BertNerError(f"the package {name} is not installed: {install_hint(name)}")
     return Path(spec.submodule_search_locations[0])
 
 LIBRARY_DIR = package_dir("bert_ner")
 ROOT = find_project_root()
+
+def project_file(
+    name: str,   # relative to the project's root
+) -> Path:
+    "A file or folder of the project; outside of a project, the copy that the wheel has of some."
+    copy = LIBRARY_DIR/"project"/name
+    return copy if copy.exists() and not (ROOT/name).exists() else ROOT/name
 
 def list_notebooks() -> list[Path]:  # absolute
     "The numbered notebooks of the project in reading order; those of `nbs/experiments` come last."
@@ -384,7 +414,10 @@ def file_hash(
     kind: str = "sha256",  # an algorithm of hashlib, e.g. "md5"
 ) -> str:                  # hexadecimal digest
     "The digest of the file `path`."
-    with open(path, "rb") as f: return hashlib.file_digest(f, kind).hexdigest()
+    digest = hashlib.new(kind)
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20): digest.update(block)
+    return digest.hexdigest()
 
 # %% ../nbs/00a_core.ipynb #0034b
 _BOMS = {

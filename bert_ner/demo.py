@@ -380,10 +380,10 @@ def predict_cached(self: NerWidget,
     if (text, *key) not in self.found:
         start = time.perf_counter()
         entities, others = tag_with_alternatives(self.taggers[key], text)
-        self.found[text, *key] = entities, others, (time.perf_counter() - start) * 1000
+        self.found[(text, *key)] = entities, others, (time.perf_counter() - start) * 1000
         while len(self.found) > 2 and sum(len(t) for t, *_ in self.found) > MAX_CACHED_CHARS:
             del self.found[next(iter(self.found))]
-    return self.found[text, *key]
+    return self.found[(text, *key)]
 
 # %% ../nbs/07_demo.ipynb #0038
 @patch
@@ -521,7 +521,7 @@ def serve_page(
     Raises `BertNerError` without Voila, a model or a project, or for an invalid port."""
     if not isinstance(port, int) or not 1 <= port <= 65_535:
         raise BertNerError(f"{port} is not a port: they go from 1 to 65535, and 8866 is usual")
-    notebook = ROOT/"nbs"/"07a_page.ipynb"
+    notebook = project_file("nbs/07a_page.ipynb")
     if not notebook.is_file():
         raise BertNerError(
             f"the page is a notebook of the project, and {ROOT} is not the project: run this inside "
@@ -534,7 +534,7 @@ def serve_page(
         from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
         from traitlets.config import Config
         from voila.app import Voila
-    except ImportError as e: raise BertNerError("the page needs Voila: `pip install voila`") from e
+    except ImportError as e: raise BertNerError(f"the page needs Voila: {install_hint('voila')}") from e
     import asyncio, webbrowser
 
     class PageKernels(AsyncMappingKernelManager):
@@ -551,7 +551,7 @@ def serve_page(
                 sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
             ):
                 webbrowser.open(self.connection_url)
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(ROOT/"nbs"), os.environ.get("JUPYTER_PATH")]))
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(notebook.parent), os.environ.get("JUPYTER_PATH")]))
     # its messages about the streams of a killed kernel
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
     extensions = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8", "anywidget"]

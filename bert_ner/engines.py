@@ -156,7 +156,7 @@ class OpenVINOEngine:
         model=None,            # openvino.Model, if the file was read before, so that the weights are held once
     ):
         if find_spec("openvino") is None:
-            raise BertNerError("OpenVINO is not installed: `pip install openvino`, or another engine")
+            raise BertNerError(f"OpenVINO is not installed: {install_hint('openvino')}, or take another engine")
         import onnx, openvino
         path, int8 = Path(path), Path(path).name in ("model.int8.onnx", "model_quantized.onnx")
         if not path.is_file(): raise BertNerError(f"{path} is missing: {training_hint()}")
@@ -395,7 +395,7 @@ def load_engine(
     try: return (_import_opener(opener) if isinstance(opener, str) else opener)(folder, **kw)
     except ImportError as e:
         raise BertNerError(f"the engine '{name}' needs the package {e.name}: "
-                           f"`pip install {e.name}`, or take another engine") from e
+                           f"{install_hint(e.name or name)}, or take another engine") from e
 
 # %% ../nbs/00d_engines.ipynb #0021
 SHIPPED_DIR = LIBRARY_DIR/"pretrained"

@@ -181,7 +181,8 @@ def run_to_end(
             try: p.send_signal(number)
             except psutil.NoSuchProcess: pass
     # nohup ignores it
-    held = [s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    held = [s for s in signals if signal.getsignal(s) != signal.SIG_IGN]
     before = {s: signal.signal(s, pass_on) for s in held}
     try: status = process.wait()
     finally:

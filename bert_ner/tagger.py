@@ -74,7 +74,7 @@ class Entities(list[Entity]):
 
         Raises `BertNerError` if spaCy is not installed, `ValueError` if two entities overlap or belong to another
         text."""
-        if find_spec("spacy") is None: raise BertNerError("spaCy is not installed: `pip install spacy`")
+        if find_spec("spacy") is None: raise BertNerError(f"spaCy is not installed: {install_hint('spacy')}")
         from bert_ner.render import iter_segments
         from spacy.tokens import SpanGroup
         # raises if two overlap or one belongs to another text

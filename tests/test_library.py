@@ -92,7 +92,7 @@ def test_a_data_frame_without_rows_has_the_types_of_a_full_one(found):
 
 def test_spacy_is_asked_for_where_it_is_not_installed(found, monkeypatch):
     monkeypatch.setattr(tagger, "find_spec", lambda name: None)
-    with pytest.raises(BertNerError, match="pip install spacy"): found.to_spacy()
+    with pytest.raises(BertNerError, match=r"bert-ner\[spacy\]"): found.to_spacy()
 
 
 def every(text, *words):

@@ -442,7 +442,7 @@ def project(folder):
     return folder
 
 
-@pytest.mark.parametrize("args", [["train"], ["train", "-S", "bert.epochs=1"], ["to-onnx"], ["to-tensorrt"], ["run-stage", "bert"], ["publish"], ["prepare-triton"], ["serve"], ["serve", "--docker"], ["demo-local"], ["demo-triton"],
+@pytest.mark.parametrize("args", [["train"], ["train", "-S", "bert.epochs=1"], ["to-onnx"], ["to-tensorrt"], ["run-stage", "bert"], ["publish"], ["serve"], ["serve", "--docker"], ["demo-local"], ["demo-triton"],
                                   ["setup-triton"], ["infer", "Paris", "--engine", "torch"]])
 def test_verbs_outside_of_a_project(call, monkeypatch, tmp_path, args):
     for name in (

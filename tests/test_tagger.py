@@ -445,7 +445,7 @@ print(before == list(ENGINES) == ["onnx", "onnx-int8", "openvino", "openvino-int
 def test_an_engine_whose_package_is_missing_names_it(tmp_path, monkeypatch):
     (tmp_path/"model.safetensors").touch(); (tmp_path/"config.json").write_text('{"model_type": "bert"}')
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(BertNerError, match="the engine 'torch' needs the package torch: `pip install torch`"):
+    with pytest.raises(BertNerError, match=r"the engine 'torch' needs the package torch: `pip install 'bert-ner\[train\]'`"):
         load_engine("torch", tmp_path)
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from tenacity import AsyncRetrying, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 from ..core import *
 from ..spans import *
@@ -258,7 +258,7 @@ class TritonTagger:
         self.parameters, self.model_name = request_parameters(threshold, labels), model_name
         try: self.api = import_module(f"tritonclient.{protocol}")
         except ImportError as e:
-            raise BertNerError("the client needs its package: pip install 'tritonclient[grpc,http]'") from e
+            raise BertNerError(f"the client needs its package: {install_hint('tritonclient')}") from e
         check_client(self.api.InferenceServerClient, self.url, timeout, max_batch_size, concurrency, retries, options)
         self.connections = Connections(self.api, self.url, timeout, options)
         self.pool = ThreadPoolExecutor(concurrency)
@@ -313,7 +313,7 @@ class TritonTagger:
         "Close the connections after open requests."
         self.pool.shutdown(cancel_futures=True); self.connections.close()
 
-    def __enter__(self) -> Self: return self
+    def __enter__(self) -> "TritonTagger": return self
     def __exit__(self, *_: object) -> None: self.close()
 
 # %% ../../nbs/06f_client.ipynb #0085
@@ -335,7 +335,7 @@ class AsyncTritonTagger:
         self.model_name = model_name
         try: import tritonclient.grpc.aio as api
         except ImportError as e:
-            raise BertNerError("the client needs its package: pip install 'tritonclient[grpc]'") from e
+            raise BertNerError(f"the client needs its package: {install_hint('tritonclient')}") from e
         check_client(api.InferenceServerClient, url, timeout, max_batch_size, concurrency, retries, options)
         self.url, self.timeout, self.max_batch_size, self.retries = url, timeout, max_batch_size, retries
         self.api = api
@@ -395,7 +395,7 @@ class AsyncTritonTagger:
         link, _ = self.links.pop(asyncio.get_running_loop(), (None, None))
         if link: await link.close()
 
-    async def __aenter__(self) -> Self: return self
+    async def __aenter__(self) -> "AsyncTritonTagger": return self
     async def __aexit__(self, *_: object) -> None: await self.close()
 
 # %% ../../nbs/06f_client.ipynb #0093

@@ -24,7 +24,7 @@ def compose_command(
     files = [
         x
         for name in ("compose.yaml", *(["compose.gpu.yaml"] if gpu else []))
-        for x in ("-f", str(ROOT / "deploy" / name))
+        for x in ("-f", str(project_file("deploy") / name))
     ]
     variables = dict(
         REPOSITORY=str(Path(folder).resolve()),

@@ -6,7 +6,7 @@
 __all__ = ['server_environ', 'run_checked', 'create_venv', 'ensure_venv', 'file_lock', 'find_free_ports']
 
 # %% ../../nbs/06c_environment.ipynb #0003
-import fcntl, os, platform, shutil, socket, subprocess, sys, sysconfig
+import os, platform, shutil, socket, subprocess, sys, sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +82,7 @@ def ensure_venv(
     """The server's own environment, created atomically if it is missing or has other `pins`.
 
     Raises `BertNerError` if it cannot be created, or another folder is in its place."""
-    path, pins = Path(path or ROOT/".venv-triton").resolve(), Path(pins or ROOT/"triton-constraints.txt")
+    path, pins = Path(path or ROOT/".venv-triton").resolve(), Path(pins or project_file("triton-constraints.txt"))
     here = f"{platform.system()} {platform.machine()}, Python {sys.version_info.major}.{sys.version_info.minor}"
     if here != "Linux x86_64, Python 3.11":
         raise BertNerError(
@@ -112,6 +112,7 @@ def file_lock(
     folder: Path,  # an existing folder
 ) -> Iterator[None]:
     "Hold `folder`'s lock; other processes wait for it."
+    import fcntl   # Linux and macOS
     handle = os.open(folder, os.O_RDONLY)
     try: fcntl.flock(handle, fcntl.LOCK_EX); yield
     finally: os.close(handle)

@@ -11,7 +11,7 @@ __all__ = ['SUPERVISOR_SCRIPT', 'RESTRICTED_APIS', 'ADMIN_HEADER', 'STARTUP_LOCK
 import http.client, json, os, re, secrets, signal, subprocess, time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from ..core import *
 from .repository import *
 from .environment import *
@@ -220,7 +220,7 @@ class ServerProcess:
             process.wait()
             for rest in Path("/dev/shm").glob(f"{self.memory}*"): rest.unlink(missing_ok=True)
 
-    def __enter__(self) -> Self: return self
+    def __enter__(self) -> "ServerProcess": return self
     def __exit__(self, *_: object) -> None: self.stop()
 
 # %% ../../nbs/06d_server.ipynb #0071d
@@ -326,5 +326,5 @@ class RemoteServer:
             raise BertNerError(f"TRITON_URL is '{url}': write host:port of HTTP, as in localhost:8000")
         self.urls = {name: f"{host}:{int(port) + i}" for i, name in enumerate(("http", "grpc", "metrics"))}
 
-    def __enter__(self) -> Self: return self
+    def __enter__(self) -> "RemoteServer": return self
     def __exit__(self, *_: object) -> None: pass
