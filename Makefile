@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
 TRITON := .venv-triton/made-from
 
-.PHONY: help setup repro test check lab demo docs readme outputs experiments bench bulk consumers pretrained lock clean
+.PHONY: help setup repro test check lab demo docs readme outputs experiments bench bulk consumers pretrained image lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -105,6 +105,16 @@ pretrained: setup ## train on the real corpus, put the int8 model into bert_ner/
 	@echo "pretrained: training on the Groningen Meaning Bank extract (dvc exp run -S data=gmb export)"
 	@dvc exp run -S data=gmb export
 	@bert-ner publish
+
+BASE ?= debian:bookworm-slim
+image: setup ## build the container image bert-ner: the server and the shipped model, for the processor (needs Docker)
+	@echo "image: collecting wheels in build/image"
+	@rm -rf build/image && mkdir -p build/image/wheels
+	@python -m build --no-isolation --wheel --outdir build/image/wheels . >/dev/null
+	@pip download --quiet --no-deps --dest build/image/wheels --requirement triton-constraints.txt
+	@cp deploy/cpu/Dockerfile deploy/health.py build/image
+	@docker build --quiet --build-arg BASE=$(BASE) --tag bert-ner build/image
+	@echo "image: docker run -p 8000:8000 -p 8001:8001 bert-ner"
 
 lock: $(READY) ## write constraints.txt from the environment as it is
 	@echo "lock: writing constraints.txt"

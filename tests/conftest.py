@@ -4,6 +4,7 @@ import os
 import subprocess
 from importlib.util import find_spec
 
+import containers
 import pytest
 
 pytest.register_assert_rewrite("demo_pages", "families")
@@ -39,6 +40,7 @@ def missing():
         node=tool("node", "--version"),
         curl=tool("curl", "--version"),
         compose=tool("docker", "compose", "version"),
+        docker=containers.why_not(),
         pyright=tool("pyright", "--version"),
         mypy=tool("mypy", "--version"),
         spacy="" if find_spec("spacy") else "spaCy is not installed",

@@ -99,7 +99,7 @@ def ensure_venv(
                 f"{path} is not an environment that `bert-ner setup-triton` made: move it away, or "
                 "choose another place"
             )
-        print(f"making {path} for the Triton server (0.3 GB, about half a minute)", flush=True)
+        print(f"making {path} for the Triton server (0.6 GB, about half a minute)", flush=True)
         if path.is_dir(): shutil.rmtree(path)
         path.mkdir(); unfinished.touch()
         try: create_venv(path, pins); stamp.write_text(made); unfinished.unlink()

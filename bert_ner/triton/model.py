@@ -329,8 +329,9 @@ def load_version(
                 f"{(folder / name).resolve()} has changed since it was prepared: run `bert-ner prepare-triton` again"
             )
     if about["backend"] == "embedded":
-        tagger = Tagger.from_pretrained(folder, "onnx")
+        tagger = Tagger.from_pretrained(folder, select_engine(folder) if engine_file("onnx-int8", folder) else "onnx")
         tagger.tag("Warm up: the first text is slower.")
+        print(f"{folder.parent.name}, version {folder.name}, runs on {tagger.engine.name}", flush=True)
     else:                             # Triton allows no calls to another model while it loads this one
         tagger = Tagger.from_pretrained(folder, None)
         tagger.engine = EncoderEngine(

@@ -18,7 +18,7 @@ from typing import Any
 from ..core import *
 from ..checkpoint import *
 from ..windows import MODEL_INPUTS
-from ..engines import engine_path
+from ..engines import engine_file, engine_path
 from .model import MAX_CHARS, MAX_TEXTS
 
 # %% ../../nbs/06b_repository.ipynb #0024t
@@ -328,6 +328,8 @@ def write_version(
 
     Raises `BertNerError` if the version exists."""
     version, file, is_encoder = folder/str(number), BACKENDS[backend][2], name.endswith("_encoder")
+    # under its own name, so that the server selects an engine as `Tagger` does
+    if backend == "embedded" and encoder == engine_file("onnx-int8", model): file = "model.int8.onnx"
     settings = read_settings(model, labels)
     inputs = [i.name for i in read_graph(encoder).input] if encoder.suffix == ".onnx" else [*MODEL_INPUTS]
     if (folder/"config.pbtxt").exists() or version.exists():
@@ -402,10 +404,11 @@ def build_repository(
         if (newest["backend"], newest["tags"]) != (backend, tags): before = []
     check_ours(folder, names, before)
     with translate_write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as tmp:
             for part in names:
                 write_version(Path(tmp)/part, part, (before or [0])[-1] + 1, backend, model, encoder, labels)
+            folder.mkdir(exist_ok=True)
             if before: publish_version(Path(tmp), folder, before)
             for part in names if not before else ():
                 with atomic_path(folder/part, "config.pbtxt") as place: (Path(tmp)/part).rename(place)

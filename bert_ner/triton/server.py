@@ -8,8 +8,10 @@ __all__ = ['SUPERVISOR_SCRIPT', 'RESTRICTED_APIS', 'ADMIN_HEADER', 'STARTUP_LOCK
            'load_models', 'TritonServer', 'serve', 'RemoteServer']
 
 # %% ../../nbs/06d_server.ipynb #0003
-import http.client, json, os, re, secrets, signal, subprocess, time
-from collections.abc import Sequence
+import http.client, json, os, re, secrets, signal, subprocess, threading, time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from ..core import *
@@ -104,14 +106,15 @@ def triton_command(
     memory: str,        # prefix of the names of its shared memory
     models: list[str],  # to load
     key: str,           # secret of requests that control models
+    address: str = "127.0.0.1",  # that it listens on: loopback only; 0.0.0.0 in a container
 ) -> list[str]:         # program and arguments
-    """The command line of `tritonserver`: loopback only, no auto-completed configuration, model control requires
-    the `key`, no shared memory with clients."""
+    """The command line of `tritonserver`: no auto-completed configuration, model control requires the `key`, no
+    shared memory with clients."""
     program = env/"lib"/"python3.11"/"site-packages"/"pytriton"/"tritonserver"/"bin"/"tritonserver"
     where = [
         f"--{name}-{what}={v}"
         for name, p in zip(("http", "grpc", "metrics"), ports)
-        for what, v in (("address", "127.0.0.1"), ("port", p))
+        for what, v in (("address", address), ("port", p))
     ]
     return [
         str(program),
@@ -132,20 +135,24 @@ def triton_command(
 STARTUP_LOCK_ERROR = "boost::interprocess::lock_exception"
 
 class ServerProcess:
-    "The process of a Triton server on loopback: ready when the constructor returns; a context manager."
+    "The process of a Triton server: ready when the constructor returns; a context manager."
     def __init__(self,
         folder: str | Path | None = None,  # the model repository, ROOT/model_repository by default
         ports: Sequence[int] = (0, 0, 0),  # of HTTP, gRPC and metrics; 0: any free one
-        log: str | Path | None = None,     # for the server's output; ROOT/reports/triton.log by default
+        # for the server's output: a file, ROOT/reports/triton.log by default, or what is called with each line
+        log: str | Path | Callable[[str], None] | None = None,
         timeout: float = 60,               # seconds until it must be ready
         env: str | Path | None = None,     # the server's environment, ROOT/.venv-triton by default
+        address: str = "127.0.0.1",        # that it listens on: loopback only
+        key: str = "",                     # secret of requests that control models; a random one by default
     ) -> None:
-        self.folder, self.log = repository_folder(folder), Path(log or ROOT/"reports"/"triton.log")
+        self.folder, self.log = repository_folder(folder), log or ROOT/"reports"/"triton.log"
+        self.address, self.lines = address, deque(maxlen=2000)
         if len(ports) != 3: raise BertNerError(f"ports must be three, of HTTP, gRPC and metrics, not {len(ports)}")
         self.process, self.memory, self.key = (
             None,
             f"bert_ner_{os.getpid()}_{time.monotonic_ns()}_",
-            secrets.token_hex(16),
+            key or secrets.token_hex(16),
         )
         if not list_models(self.folder):
             raise BertNerError(f"no model repository in {self.folder}: `bert-ner prepare-triton` creates it")
@@ -168,20 +175,28 @@ class ServerProcess:
             self.env / "bin" / "python",
             "-ISc",
             SUPERVISOR_SCRIPT,
-            *triton_command(self.folder, self.env, self.ports, self.memory, models, self.key),
+            *triton_command(self.folder, self.env, self.ports, self.memory, models, self.key, self.address),
         ]
-        with translate_write_errors(self.log):
-            self.log.parent.mkdir(parents=True, exist_ok=True); log = open(self.log, "ab")
-        with log:
-            self.log_start = log.tell()
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=server_environ(self.env),
-                start_new_session=True,
-            )
+        if callable(self.log):
+            self.lines.clear(); self._run(command, subprocess.PIPE)
+            return threading.Thread(target=self._follow, args=[self.process.stdout], daemon=True).start()
+        with translate_write_errors(Path(self.log)):
+            Path(self.log).parent.mkdir(parents=True, exist_ok=True); log = open(self.log, "ab")
+        with log: self.log_start = log.tell(); self._run(command, log)
+
+    def _run(self, command, log):
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=server_environ(self.env),
+            start_new_session=True,
+        )
+
+    def _follow(self, output):
+        with output:
+            for line in output: self.lines.append(line.decode("utf-8", "replace")); self.log(self.lines[-1].rstrip())
 
     def _parts(self, name, version):
         return model_names(read_version(self.folder/name/str(version))["backend"], name)
@@ -194,14 +209,18 @@ class ServerProcess:
                 said = last_log_error(self.said())
                 raise BertNerError(
                     "Triton "
-                    f"{'did not start' if gone else f'was not ready within {self.timeout:g} s'}: {said} (all of "
-                    f"it in {self.log})"
+                    f"{'did not start' if gone else f'was not ready within {self.timeout:g} s'}: {said}{self.log_hint()}"
                 )
             time.sleep(.05)
 
     def said(self) -> str:
-        "The server's log since its start."
+        "The server's log since its start; the end of it, if it is not in a file."
+        if callable(self.log): return "".join([*self.lines])
         with open(self.log, "rb") as log: log.seek(self.log_start); return log.read().decode("utf-8", "replace")
+
+    def log_hint(self) -> str:
+        "Where the whole log is."
+        return "" if callable(self.log) else f" (all of it in {self.log})"
 
     def is_alive(self) -> bool:
         "Whether the server is running."
@@ -252,7 +271,7 @@ def load_models(
 
 # %% ../../nbs/06d_server.ipynb #0071t
 class TritonServer(ServerProcess):
-    """A Triton server on loopback over the model repository `folder`, ready when the constructor returns; a context
+    """A Triton server over the model repository `folder`, ready when the constructor returns; a context
     manager. See `ServerProcess` for its parameters."""
     def _load(self, name, version=None):
         "Load the newest `version`: the encoder first, since `name` calls it; None: the one before, which it still has."
@@ -280,7 +299,11 @@ class TritonServer(ServerProcess):
             if served is None:
                 self.failed[name] = newest                   # not tried again
                 return f"version {newest} of {name} is not served: {e}"
-            rollback(self.folder, name); self._load(name)
+            try: rollback(self.folder, name)
+            except BertNerError as cannot:                       # a repository that is mounted read-only
+                self.failed[name] = newest
+                return f"version {newest} of {name} is not served, version {served} still is: {e}; {cannot}"
+            self._load(name)
             return f"version {newest} of {name} was set aside, version {served} is still served: {e}"
         self.versions[name] = newest
         return f"version {newest} of {name} is served"
@@ -289,6 +312,7 @@ class TritonServer(ServerProcess):
 def serve(
     folder: str | Path | None = None,           # the model repository, ROOT/model_repository by default
     ports: Sequence[int] = (8000, 8001, 8002),  # of HTTP, gRPC and metrics
+    report: Callable[[str], None] = partial(print, flush=True),  # called with what happens, a sentence each
     **kw: Any,                                  # more of `TritonServer`
 ) -> None:
     "Serve until Ctrl-C or SIGTERM. Raises `BertNerError` if the server does not start, or exits."
@@ -297,22 +321,21 @@ def serve(
     handlers = {s: signal.signal(s, leave) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
         with TritonServer(folder, ports, **kw) as server:
-            print(
+            report(
                 f"Triton serves {', '.join(server.versions)}: gRPC {server.urls['grpc']}, HTTP "
-                f"{server.urls['http']}, metrics {server.urls['metrics']}; Ctrl-C stops it",
-                flush=True,
+                f"{server.urls['http']}, metrics {server.urls['metrics']}; Ctrl-C stops it"
             )
             before = ""
             while server.is_alive():
                 try: said = server.reconcile()
                 except BertNerError as e: said = str(e) if server.is_alive() else ""
-                if said and said != before: print(said, flush=True)         # a persistent error is printed once
+                if said and said != before: report(said)                    # a persistent error is reported once
                 before = said
                 time.sleep(.5)
             raise BertNerError(
-                f"the server exited: {last_log_error(server.said())} (all of it in {server.log})"
+                f"the server exited: {last_log_error(server.said())}{server.log_hint()}"
             )
-    except KeyboardInterrupt: print("stopped", flush=True)
+    except KeyboardInterrupt: report("stopped")
     finally:
         for s, handler in handlers.items(): signal.signal(s, handler)
 

@@ -1,0 +1,236 @@
+"The image for the processor, built and run as its users run it: read-only, without rights, killed, starved, updated."
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import containers
+import pytest
+from containers import BASE, docker
+
+from bert_ner import Tagger, TritonTagger
+from bert_ner.core import ROOT, BertNerError
+from bert_ner.synthetic import generate_corpus
+from bert_ner.triton.environment import find_free_ports
+from bert_ner.triton.repository import build_repository, list_versions, rollback
+
+pytestmark = [pytest.mark.long, pytest.mark.docker, pytest.mark.timeout(1800)]
+HARDENED = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--shm-size", "1g"]
+TEXT = "Angela Merkel met officials in Paris on Monday."
+SECONDS = float(os.environ.get("BERT_NER_SOAK", "30"))   # of the tests under load
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    "The name of the image, built by `make image` from the base image."
+    folder, process, before = tmp_path_factory.mktemp("docker"), None, os.environ.get("DOCKER_HOST")
+    if not containers.answers(): process = containers.start_daemon(folder)
+    try:
+        containers.make_base(folder)
+        done = subprocess.run(["make", "image", f"BASE={BASE}"], cwd=ROOT, capture_output=True, text=True, timeout=1200)
+        assert not done.returncode, done.stdout[-2000:] + done.stderr[-2000:]
+        yield "bert-ner"
+    finally:
+        if process:
+            process.terminate(); process.wait(60)
+            if before is None: os.environ.pop("DOCKER_HOST")
+
+
+class Container:
+    "A running container with its ports on loopback."
+    def __init__(self, image, *options):
+        self.ports = find_free_ports((0, 0, 0))
+        ports = [x for p, inside in zip(self.ports, (8000, 8001, 8002)) for x in ("-p", f"127.0.0.1:{p}:{inside}")]
+        self.id = docker("run", "--detach", *HARDENED, *ports, *options, image)
+
+    def state(self, what): return docker("inspect", "--format", f"{{{{.State.{what}}}}}", self.id)
+    def logs(self): return [json.loads(line) for line in docker("logs", self.id).splitlines()]
+    def says(self, words): return any(words in line["message"] for line in self.logs())
+    def client(self, **kw): return TritonTagger(f"127.0.0.1:{self.ports[1]}", **kw)
+
+    def wait(self, true=None, seconds=90):
+        "Wait until `true()`; until it answers by default."
+        end = time.monotonic() + seconds
+        while not (true or self.answers)():
+            assert time.monotonic() < end, docker("logs", "--tail", "30", self.id)
+            time.sleep(.2)
+        return self
+
+    def answers(self):
+        try:
+            with self.client(retries=0, timeout=5) as tagger: return bool(tagger.tag(TEXT))
+        except BertNerError: return False
+
+    def __enter__(self): return self
+    def __exit__(self, *_): docker("rm", "--force", "--volumes", self.id)
+
+
+@pytest.fixture(scope="module")
+def server(image):
+    with Container(image) as c: yield c.wait()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    "A model repository with the model that ships, which the container's user may read."
+    for folder in (tmp_path, *tmp_path.parents[:2]): folder.chmod(folder.stat().st_mode | 0o055)
+    return build_repository(tmp_path/"models", model=ROOT/"bert_ner"/"pretrained", engine="onnx-int8")
+
+
+class Load:
+    "Eight callers, from entering to leaving the context; what failed, and how many were answered."
+    def __init__(self, client): self.client, self.failed, self.done, self.stop = client, [], 0, False
+
+    def _call(self):
+        while not self.stop:
+            try: self.client.tag(TEXT); self.done += 1
+            except BertNerError as e: self.failed.append(str(e))
+
+    def __enter__(self):
+        self.threads = [threading.Thread(target=self._call) for _ in range(8)]
+        for t in self.threads: t.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop = True
+        for t in self.threads: t.join()
+
+
+def test_the_image(image):
+    about = json.loads(docker("image", "inspect", image))[0]
+    assert about["Size"] < 700e6, about["Size"]
+    assert about["Config"]["User"] == "1000:1000" and "Healthcheck" in about["Config"]
+    print(f"image: {about['Size'] / 1e6:.0f} MB")
+
+
+def test_same_entities_as_here(server):
+    texts = [" ".join(words) for words, _ in generate_corpus(n=300)]
+    here = [[(e.start, e.end, e.label) for e in es] for es in Tagger.from_pretrained().tag_batch(texts)]
+    for protocol, port in (("grpc", server.ports[1]), ("http", server.ports[0])):
+        with TritonTagger(f"127.0.0.1:{port}", protocol=protocol) as tagger:
+            assert [[(e.start, e.end, e.label) for e in es] for es in tagger.tag_batch(texts)] == here
+
+
+def test_the_log_is_json_and_names_the_engine(server):
+    logs = server.logs()
+    assert all(set(line) == {"time", "level", "source", "message"} for line in logs)
+    assert server.says("the model repository is /srv/models") and server.says("runs on o")
+    assert {line["level"] for line in logs} <= {"info", "warning", "error"}
+
+
+def test_it_has_no_rights(server):
+    run = lambda *command: docker("exec", server.id, *command, check=False)
+    assert "Read-only file system" in run("touch", "/opt/bert-ner/x")
+    assert re.search(r"CapEff:\s+0+$", run("cat", "/proc/1/status"), re.M)
+    assert run("id", "-u") == "1000"
+
+
+def test_it_gets_healthy(server): server.wait(lambda: server.state("Health.Status") == "healthy", 60)
+
+
+def test_metrics_and_control(server):
+    text = urllib.request.urlopen(f"http://127.0.0.1:{server.ports[2]}/metrics", timeout=10).read().decode()
+    assert 'nv_inference_request_success{model="bert_ner"' in text
+    request = urllib.request.Request(f"http://127.0.0.1:{server.ports[0]}/v2/repository/models/bert_ner/unload", method="POST")
+    with pytest.raises(urllib.error.HTTPError, match="403"): urllib.request.urlopen(request, timeout=10)
+
+
+def test_a_killed_python_process_heals(server):
+    pids = [line.split()[0] for line in docker("top", server.id, "-eo", "pid,args").splitlines() if "python_backend_stub" in line]
+    for pid in pids: os.kill(int(pid), signal.SIGKILL)
+    server.wait(lambda: server.says("the server was restarted")).wait()
+    assert server.state("Status") == "running"
+
+
+def test_a_killed_container_is_started_again(image):
+    with Container(image, "--restart", "unless-stopped") as c, c.wait().client(retries=0) as tagger:
+        assert tagger.tag(TEXT)
+        os.kill(int(c.state("Pid")), signal.SIGKILL)
+        with pytest.raises(BertNerError, match="no Triton server responds at|did not respond|lost") as e:
+            for _ in range(200): tagger.tag(TEXT)
+        assert "\n" not in str(e.value)
+        c.wait()
+        with c.client() as again: assert again.tag(TEXT)
+        assert docker("inspect", "--format", "{{.RestartCount}}", c.id) == "1"
+
+
+def test_versions_come_and_go_under_load(image, repository):
+    "A mounted repository: a new version, then the old one again; no request fails."
+    with Container(image, "-v", f"{repository}:/models:ro") as c:
+        c.wait()
+        with c.client() as tagger, Load(tagger) as load:
+            build_repository(repository, model=ROOT/"bert_ner"/"pretrained", engine="onnx-int8")
+            c.wait(lambda: c.says("version 2 of bert_ner is served"))
+            rollback(repository)
+            c.wait(lambda: c.says("version 1 of bert_ner is served"))
+            done = load.done
+            c.wait(lambda: load.done > done + 100)
+        assert load.failed == [] and load.done > 100
+
+
+def test_a_broken_version_is_not_served(image, repository):
+    with Container(image, "-v", f"{repository}:/models:ro") as c:
+        c.wait()
+        with c.client() as tagger, Load(tagger) as load:
+            made = build_repository(repository.parent/"other", model=ROOT/"bert_ner"/"pretrained", engine="onnx-int8")
+            (made/"bert_ner"/"1"/"model.int8.onnx").write_bytes(b"no model")
+            (made/"bert_ner"/"1").rename(repository/"bert_ner"/"2")
+            c.wait(lambda: c.says("version 2 of bert_ner is not served, version 1 still is: "))
+            time.sleep(3)
+        assert load.failed == [] and list_versions(repository) == [1, 2]
+        assert sum("is not served" in line["message"] for line in c.logs()) == 1     # tried once
+
+
+def test_a_repository_without_a_good_model_ends_in_a_sentence(image, repository):
+    (repository/"bert_ner"/"1"/"tokenizer.json").write_bytes(b"{}")
+    with Container(image, "-v", f"{repository}:/models:ro") as c:
+        c.wait(lambda: c.state("Status") == "exited")
+        last = c.logs()[-1]
+        assert (c.state("ExitCode"), last["level"], last["source"]) == ("1", "error", "bert-ner")
+        assert "tokenizer.json has changed since it was prepared" in last["message"]
+
+
+def test_a_full_disk(image):
+    code = "from bert_ner.triton.repository import *; build_repository('/full/models', model='/srv/models/bert_ner/1', engine='onnx-int8')"
+    said = docker("run", "--rm", *HARDENED, "--tmpfs", "/full:size=5m,uid=1000", "--entrypoint", "sh", image, "-c",
+                  f'/opt/bert-ner/bin/python -c "{code}"; ls -A /full', check=False)
+    assert said.splitlines()[-1] == "bert_ner.core.BertNerError: /full/models cannot be written: No space left on device"
+
+
+def test_a_gigabyte_is_enough(image):
+    "Mixed lengths for a while under a memory limit."
+    short = [" ".join(words) for words, _ in generate_corpus(n=200)]
+    mixed = short + [" ".join(short[:n]) for n in (10, 50, 200)] + [" ".join(short) * 4]
+    with Container(image, "--memory", "1g", "--memory-swap", "1g") as c:
+        c.wait()
+        end, used = time.monotonic() + SECONDS, []
+        def call(k):
+            n = 0
+            with c.client(timeout=300) as tagger:
+                while time.monotonic() < end: tagger.tag(mixed[(n * 8 + k) % len(mixed)]); n += 1
+            return n
+        def measure():
+            while time.monotonic() < end:
+                used.append(docker("stats", "--no-stream", "--format", "{{.MemUsage}}", c.id).split()[0])
+        with ThreadPoolExecutor(9) as pool:
+            pool.submit(measure)
+            done = sum(pool.map(call, range(8)))
+        assert (c.state("OOMKilled"), c.state("Status"), c.says("was restarted")) == ("false", "running", False)
+        print(f"{done} requests in {SECONDS:g} s, memory {used[0]} to {used[-1]}")
+
+
+def test_stopping_drains(image):
+    long = " ".join(" ".join(words) for words, _ in generate_corpus(n=3000))[:200_000]
+    with Container(image) as c:
+        c.wait()
+        with c.client(timeout=120, retries=0) as tagger, ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(tagger.tag, long)
+            time.sleep(1)
+            began = time.monotonic(); docker("stop", "--time", "30", c.id)
+            assert len(answer.result()) > 1000 and time.monotonic() - began < 25
+        assert c.state("ExitCode") == "0" and c.logs()[-1]["message"] == "stopped"
