@@ -782,8 +782,10 @@ def demo_triton(
 # %% ../nbs/09_cli.ipynb #0025
 SIGPIPE = 13   # of POSIX; `signal` lacks it on Windows
 # the extra that a command needs, where several have the package
-EXTRAS = dict(annotate="annotate", stats="annotate", infer="serve", serve="serve", rollback="serve") | {
-    "infer-tensorrt": "tensorrt", "to-tensorrt": "tensorrt", "prepare-triton": "serve", "demo-local": "demo", "demo-triton": "demo"
+EXTRAS = {
+    "annotate": "annotate", "stats": "annotate", "infer": "serve", "prepare-triton": "serve", "rollback": "serve",
+    "serve": "serve", "to-tensorrt": "tensorrt", "infer-tensorrt": "tensorrt", "demo-local": "demo",
+    "demo-triton": "demo",
 }
 
 def missing_package(

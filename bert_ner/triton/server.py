@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from ..core import *
 from .repository import *
 from .environment import *
+if TYPE_CHECKING: from typing import Self   # of Python 3.11
 
 # %% ../../nbs/06d_server.ipynb #0061
 def last_log_error(
@@ -239,7 +240,7 @@ class ServerProcess:
             process.wait()
             for rest in Path("/dev/shm").glob(f"{self.memory}*"): rest.unlink(missing_ok=True)
 
-    def __enter__(self) -> "ServerProcess": return self
+    def __enter__(self) -> "Self": return self
     def __exit__(self, *_: object) -> None: self.stop()
 
 # %% ../../nbs/06d_server.ipynb #0071d
