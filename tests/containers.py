@@ -61,3 +61,10 @@ def make_base(folder: Path):
     docker("import", "-", BASE, stdin=tar.stdout)
     assert not tar.wait()
     shutil.rmtree(root)
+
+
+def compose_program():
+    "Compose, by its plugin or its own program; Debian's is installed where there is none."
+    if not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode: return ["docker", "compose"]
+    if not shutil.which("docker-compose"): apt_install("docker-compose")
+    return ["docker-compose"]

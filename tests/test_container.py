@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -234,3 +235,57 @@ def test_stopping_drains(image):
             began = time.monotonic(); docker("stop", "--time", "30", c.id)
             assert len(answer.result()) > 1000 and time.monotonic() - began < 25
         assert c.state("ExitCode") == "0" and c.logs()[-1]["message"] == "stopped"
+
+
+@pytest.fixture
+def composed(image):
+    "Server and Prometheus by Compose: (ports by name, what runs compose)."
+    ports = dict(zip(("HTTP", "GRPC", "METRICS", "PROMETHEUS"), find_free_ports([0] * 4)))
+    command = [*containers.compose_program(), "-p", f"test{os.getpid()}", "-f", str(ROOT/"deploy"/"cpu"/"compose.yaml"), "--profile", "watch"]
+    def compose(*args):
+        env = {**os.environ, **{k: str(v) for k, v in ports.items()}, "BASE": BASE}
+        done = subprocess.run([*command, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+        assert not done.returncode, done.stdout[-3000:]
+        return done.stdout
+    try: compose("up", "--detach", "--build"); yield ports, compose
+    finally: compose("down", "--volumes")
+
+
+def test_compose_with_prometheus(composed):
+    "The server answers, Prometheus has what the dashboard asks it for, and a killed server is started again."
+    ports, compose = composed
+    def until(true, seconds=90):
+        end = time.monotonic() + seconds
+        while not (found := true()): assert time.monotonic() < end, compose("logs", "--tail", "20"); time.sleep(.5)
+        return found
+    with TritonTagger(f"127.0.0.1:{ports['GRPC']}", timeout=5) as tagger:
+        def answers():
+            try: return bool(tagger.tag(TEXT))
+            except BertNerError: return False
+        until(answers)
+        def query(expression):
+            url = f"http://127.0.0.1:{ports['PROMETHEUS']}/api/v1/query?" + urllib.parse.urlencode(dict(query=expression))
+            try: return answers() and json.load(urllib.request.urlopen(url, timeout=10))["data"]["result"]
+            except OSError: return []
+        dashboard = json.loads((ROOT/"deploy"/"grafana"/"bert-ner.json").read_text())
+        expressions = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+        assert len(expressions) > 4
+        for expression in expressions: assert until(lambda: query(expression)), expression
+        assert until(lambda: [r for r in query('rate(nv_inference_request_success{model="bert_ner"}[1m])') if float(r["value"][1]) > 0])
+        server = compose("ps", "-q", "triton").split()[-1]
+        os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", server)), signal.SIGKILL)
+        until(answers)
+        assert docker("inspect", "--format", "{{.RestartCount}}", server) == "1"
+
+
+# --- Kubernetes
+
+@pytest.mark.parametrize("version", ["1.30", "1.33", "1.36"])
+def test_kubernetes_takes_the_manifests(version):
+    import kubernetes_validate
+    import yaml
+    parts = list(yaml.safe_load_all((ROOT/"deploy"/"kubernetes.yaml").read_text()))
+    assert [p["kind"] for p in parts] == ["Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler"]
+    for part in parts: kubernetes_validate.validate(part, version, strict=True)
+    broken = {**parts[0], "spec": {**parts[0]["spec"], "replica": 2}}
+    with pytest.raises(kubernetes_validate.ValidationError): kubernetes_validate.validate(broken, version, strict=True)
