@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 READY := $(VENV)/ready
 TRITON := .venv-triton/made-from
 
-.PHONY: help setup repro test check lab demo docs readme outputs experiments bench bulk consumers pretrained image lock clean
+.PHONY: help setup repro test check lab demo docs readme outputs experiments bench bulk consumers pretrained image rayimage lock clean
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -115,6 +115,14 @@ image: setup ## build the container image bert-ner: the server and the shipped m
 	@cp deploy/cpu/Dockerfile deploy/health.py build/image
 	@docker build --quiet --build-arg BASE=$(BASE) --tag bert-ner build/image
 	@echo "image: docker run -p 8000:8000 -p 8001:8001 bert-ner"
+
+rayimage: setup ## build the container image bert-ner-ray: Ray with bert-ner, for deploy/kuberay (needs Docker)
+	@echo "rayimage: putting the library into build/rayimage"
+	@rm -rf build/rayimage && mkdir -p build/rayimage
+	@python -m build --no-isolation --wheel --outdir build/rayimage . >/dev/null
+	@cp deploy/kuberay/Dockerfile constraints.txt build/rayimage
+	@docker build --quiet $(if $(RAY_BASE),--build-arg BASE=$(RAY_BASE)) --tag bert-ner-ray build/rayimage
+	@echo "rayimage: docker tag bert-ner-ray REGISTRY/bert-ner-ray, then see deploy/kuberay/rayjob.yaml"
 
 lock: $(READY) ## write constraints.txt from the environment as it is
 	@echo "lock: writing constraints.txt"

@@ -2,16 +2,20 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import containers
 import pytest
+import yaml
 from containers import BASE, docker
 
 from bert_ner import Tagger, TritonTagger
@@ -237,45 +241,169 @@ def test_stopping_drains(image):
         assert c.state("ExitCode") == "0" and c.logs()[-1]["message"] == "stopped"
 
 
-@pytest.fixture
-def composed(image):
-    "Server and Prometheus by Compose: (ports by name, what runs compose)."
-    ports = dict(zip(("HTTP", "GRPC", "METRICS", "PROMETHEUS"), find_free_ports([0] * 4)))
-    command = [*containers.compose_program(), "-p", f"test{os.getpid()}", "-f", str(ROOT/"deploy"/"cpu"/"compose.yaml"), "--profile", "watch"]
-    def compose(*args):
-        env = {**os.environ, **{k: str(v) for k, v in ports.items()}, "BASE": BASE}
-        done = subprocess.run([*command, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+class Composed:
+    "Services of a Compose file on free ports, from entering to leaving the context."
+    def __init__(self, file, *options, text=None, **variables):
+        self.ports = dict(zip(("HTTP", "GRPC", "METRICS", "PROMETHEUS"), find_free_ports([0] * 4)))
+        self.command = [*containers.compose_program(), "-p", f"test{os.getpid()}", *file, *options]
+        self.text, self.variables = text, {k: str(v) for k, v in {**self.ports, **variables}.items()}
+
+    def __call__(self, *args):
+        done = subprocess.run([*self.command, *args], env={**os.environ, **self.variables}, input=self.text, cwd=ROOT/"deploy",
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
         assert not done.returncode, done.stdout[-3000:]
         return done.stdout
-    try: compose("up", "--detach", "--build"); yield ports, compose
-    finally: compose("down", "--volumes")
+
+    def until(self, true, seconds=90):
+        end = time.monotonic() + seconds
+        while not (found := true()): assert time.monotonic() < end, self("logs", "--tail", "20"); time.sleep(.5)
+        return found
+
+    def client(self, **kw): return TritonTagger(f"127.0.0.1:{self.ports['GRPC']}", timeout=10, **kw)
+
+    def answers(self):
+        try:
+            with self.client(retries=0) as tagger: return bool(tagger.tag(TEXT))
+        except BertNerError: return False
+
+    def __enter__(self):
+        try: self("up", "--detach", "--build")
+        except BaseException: self.__exit__(); raise
+        return self
+
+    def __exit__(self, *_): self("down", "--volumes")
+
+
+@pytest.fixture
+def composed(image):
+    "The server and Prometheus."
+    with Composed(["-f", str(ROOT/"deploy"/"cpu"/"compose.yaml")], "--profile", "watch", BASE=BASE) as compose: yield compose
 
 
 def test_compose_with_prometheus(composed):
     "The server answers, Prometheus has what the dashboard asks it for, and a killed server is started again."
-    ports, compose = composed
-    def until(true, seconds=90):
-        end = time.monotonic() + seconds
-        while not (found := true()): assert time.monotonic() < end, compose("logs", "--tail", "20"); time.sleep(.5)
-        return found
-    with TritonTagger(f"127.0.0.1:{ports['GRPC']}", timeout=5) as tagger:
-        def answers():
-            try: return bool(tagger.tag(TEXT))
-            except BertNerError: return False
-        until(answers)
-        def query(expression):
-            url = f"http://127.0.0.1:{ports['PROMETHEUS']}/api/v1/query?" + urllib.parse.urlencode(dict(query=expression))
-            try: return answers() and json.load(urllib.request.urlopen(url, timeout=10))["data"]["result"]
-            except OSError: return []
-        dashboard = json.loads((ROOT/"deploy"/"grafana"/"bert-ner.json").read_text())
-        expressions = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
-        assert len(expressions) > 4
-        for expression in expressions: assert until(lambda: query(expression)), expression
-        assert until(lambda: [r for r in query('rate(nv_inference_request_success{model="bert_ner"}[1m])') if float(r["value"][1]) > 0])
+    composed.until(composed.answers)
+    def query(expression):
+        url = f"http://127.0.0.1:{composed.ports['PROMETHEUS']}/api/v1/query?" + urllib.parse.urlencode(dict(query=expression))
+        try: return composed.answers() and json.load(urllib.request.urlopen(url, timeout=10))["data"]["result"]
+        except OSError: return []
+    dashboard = json.loads((ROOT/"deploy"/"grafana"/"bert-ner.json").read_text())
+    expressions = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    assert len(expressions) > 4
+    for expression in expressions: assert composed.until(lambda: query(expression)), expression
+    rate = 'rate(nv_inference_request_success{model="bert_ner"}[1m])'
+    assert composed.until(lambda: [r for r in query(rate) if float(r["value"][1]) > 0])
+    server = composed("ps", "-q", "triton").split()[-1]
+    os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", server)), signal.SIGKILL)
+    composed.until(composed.answers)
+    assert docker("inspect", "--format", "{{.RestartCount}}", server) == "1"
+
+
+# --- NVIDIA's image, but for its base
+
+NVIDIA_BASE = """
+FROM bert-ner
+USER root
+RUN apt-get update && apt-get install -y --no-install-recommends python3-pip
+COPY wheels /wheels
+COPY tritonserver /usr/local/bin/tritonserver
+ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels
+ENTRYPOINT []
+"""
+TRITONSERVER = """#!/bin/sh
+packages=/opt/bert-ner/lib/python3.11/site-packages
+export LD_LIBRARY_PATH=$packages/nvidia_pytriton.libs
+exec $packages/pytriton/tritonserver/bin/tritonserver --backend-directory=/opt/bert-ner/backends "$@"
+"""
+
+
+def test_nvidias_image_and_its_compose_file(image, repository, tmp_path):
+    "Our base in place of NVIDIA's: the same program without its ONNX Runtime backend, so an embedded model is served."
+    shutil.copytree(ROOT/"build"/"image"/"wheels", tmp_path/"wheels")
+    (tmp_path/"Dockerfile").write_text(NVIDIA_BASE)
+    (tmp_path/"tritonserver").write_text(TRITONSERVER)
+    (tmp_path/"tritonserver").chmod(0o755)
+    docker("build", "--quiet", "--tag", "tritonserver-base", tmp_path)
+    file = yaml.safe_load((ROOT/"deploy"/"compose.yaml").read_text())
+    del file["name"]          # Compose 1, which Debian has, does not know it
+    with Composed(["-f", "-"], text=json.dumps(file), IMAGE="tritonserver-base",
+                  REPOSITORY=repository, BERT_NER_KEY="secret") as compose:
+        compose.until(compose.answers)
+        texts = [" ".join(words) for words, _ in generate_corpus(n=100)]
+        with compose.client() as tagger: there = tagger.tag_batch(texts)
+        assert [[(e.start, e.end, e.label) for e in es] for es in there] == [
+            [(e.start, e.end, e.label) for e in es] for es in Tagger.from_pretrained().tag_batch(texts)]
         server = compose("ps", "-q", "triton").split()[-1]
-        os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", server)), signal.SIGKILL)
-        until(answers)
-        assert docker("inspect", "--format", "{{.RestartCount}}", server) == "1"
+        assert docker("exec", server, "id", "-u") == "1000"
+        url = f"http://127.0.0.1:{compose.ports['HTTP']}/v2/repository/models/bert_ner/load"
+        ask = lambda **headers: urllib.request.urlopen(urllib.request.Request(url, b"{}", headers, method="POST"), timeout=60)
+        with pytest.raises(urllib.error.HTTPError, match="403"): ask()
+        assert ask(**{"bert-ner-key": "secret"}).status == 200
+        compose.until(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", server) == "healthy")
+
+
+# --- Ray
+
+RAY_BASE = """
+FROM {base}
+RUN apt-get update && apt-get install -y --no-install-recommends python3 python3-venv && useradd -m -u 1000 -g users ray
+COPY wheels /wheels
+USER ray
+RUN python3 -m venv /home/ray/venv
+ENV PATH=/home/ray/venv/bin:$PATH PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_DISABLE_PIP_VERSION_CHECK=1
+"""
+
+
+@pytest.fixture
+def cluster(image, tmp_path):
+    "(head, what starts a worker, folder that all of them have at /data): deploy/kuberay's image on Debian instead of Ray's image."
+    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", tmp_path/"wheels", "-c", ROOT/"constraints.txt",
+                    f"{next((ROOT/'build'/'image'/'wheels').glob('bert_ner-*.whl'))}[ray]", "s3fs"], check=True, timeout=600)
+    (tmp_path/"Dockerfile").write_text(RAY_BASE.format(base=BASE))
+    docker("build", "--quiet", "--tag", "ray-base", tmp_path)
+    subprocess.run(["make", "--old-file", ".venv/ready", "rayimage", "RAY_BASE=ray-base"], cwd=ROOT, check=True, capture_output=True, timeout=600)
+    (tmp_path/"data").mkdir(); (tmp_path/"data").chmod(0o777)
+    docker("network", "create", "ray")
+    ids = []
+    def start(name, *command):
+        ids.append(docker("run", "--detach", "--network", "ray", "--name", name, "--shm-size", "1g", "-v", f"{tmp_path/'data'}:/data",
+                          "bert-ner-ray", "ray", "start", *command, "--block", "--disable-usage-stats"))
+        return ids[-1]
+    def nodes(): return docker("exec", "head", "python", "-c", "import ray; ray.init('auto', logging_level='ERROR'); print(sum(n['Alive'] for n in ray.nodes()))", check=False).splitlines()[-1:]
+    def worker(name):
+        before = nodes(); start(name, "--address=head:6379", "--num-cpus=2")
+        end = time.monotonic() + 120
+        while nodes() == before: assert time.monotonic() < end, docker("logs", name); time.sleep(1)
+    try:
+        head = start("head", "--head", "--num-cpus=0", "--include-dashboard=false")
+        end = time.monotonic() + 120
+        while nodes() != ["1"]: assert time.monotonic() < end, docker("logs", head); time.sleep(1)
+        yield head, worker, tmp_path/"data"
+    finally:
+        for i in ids: docker("rm", "--force", "--volumes", i)
+        docker("network", "rm", "ray")
+
+
+def test_a_ray_cluster_of_containers_survives_the_loss_of_its_worker(cluster, tmp_path):
+    head, worker, data = cluster
+    worker("first")
+    texts = [" ".join(words) for words, _ in generate_corpus(n=12_000)]
+    (data/"texts.jsonl").write_text("".join(json.dumps(dict(text=t)) + "\n" for t in texts))
+    job = subprocess.Popen(["docker", "exec", head, "bert-ner", "annotate", "/data/texts.jsonl", "/data/entities", "--ray-address", "auto",
+                            "--num-actors", "2", "--rows-per-shard", "200", "--format", "jsonl"],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    parts = lambda: len(list((data/"entities").glob("**/*.jsonl")))
+    end = time.monotonic() + 300
+    while parts() < 5: assert job.poll() is None and time.monotonic() < end, job.communicate()[0]; time.sleep(.2)
+    docker("kill", "first")
+    assert parts() < 50 and job.poll() is None
+    worker("second")
+    said = job.communicate(timeout=600)[0]
+    assert job.returncode == 0, said
+    subprocess.run([Path(sys.executable).with_name("bert-ner"), "annotate", data/"texts.jsonl", tmp_path/"here", "--engine", "onnx-int8",
+                    "--rows-per-shard", "200", "--format", "jsonl"], check=True, timeout=600)
+    shards = lambda folder: {file.name: file.read_text() for file in folder.glob("*.jsonl")}
+    assert shards(data/"entities") == shards(tmp_path/"here") and len(shards(data/"entities")) == 60
 
 
 # --- Kubernetes
@@ -283,7 +411,6 @@ def test_compose_with_prometheus(composed):
 @pytest.mark.parametrize("version", ["1.30", "1.33", "1.36"])
 def test_kubernetes_takes_the_manifests(version):
     import kubernetes_validate
-    import yaml
     parts = list(yaml.safe_load_all((ROOT/"deploy"/"kubernetes.yaml").read_text()))
     assert [p["kind"] for p in parts] == ["Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler"]
     for part in parts: kubernetes_validate.validate(part, version, strict=True)

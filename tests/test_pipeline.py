@@ -117,3 +117,27 @@ def test_the_shell_finds_entities(name):
     entities = json.loads(out.stdout)
     assert out.stderr == "" and len(entities) >= 2
     assert all(text[e["start"]:e["end"]] == e["text"] for e in entities)
+
+
+def test_another_clone_pulls_what_was_pushed(tmp_path, name):
+    "One clone pushes to the default remote beside it, the other pulls and has nothing to do; the model is fetched by its tag."
+    def sh(*command, cwd):
+        done = subprocess.run([str(c) for c in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+        assert not done.returncode, done.stdout[-2000:]
+        return done.stdout
+    one, two = tmp_path/"one", tmp_path/"two"
+    sh("git", "clone", "-q", ROOT, one, cwd=tmp_path)
+    for file in ("dvc.lock", "dvc.yaml", "params.yaml", ".dvc/config"): (one/file).write_bytes((ROOT/file).read_bytes())
+    sh("dvc", "cache", "dir", "--local", ROOT/".dvc"/"cache", cwd=one)
+    sh("dvc", "push", "--quiet", "dvc.yaml", cwd=one)
+    assert (tmp_path/"bert-ner-storage"/"files").is_dir()
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    sh(*git, "add", "-A", cwd=one)
+    sh(*git, "commit", "-q", "--allow-empty", "-m", "the models", cwd=one)
+    sh(*git, "tag", "-a", "-m", "a version", "ner@v1.0.0", cwd=one)
+    sh("git", "clone", "-q", one, two, cwd=tmp_path)
+    sh("dvc", "pull", "--quiet", "dvc.yaml", cwd=two)
+    text, find = "Angela Merkel met officials in Paris on Monday.", lambda model: Tagger.from_pretrained(model).tag(text)
+    assert find(two/"models"/name/"onnx") == find(ROOT/"models"/name/"onnx")
+    sh("dvc", "artifacts", "get", one, "ner", "--rev", "v1.0.0", "--out", tmp_path/"ner", cwd=tmp_path)
+    assert find(tmp_path/"ner") == find(ROOT/"models"/name/"onnx")

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['REQUEST_CHARS', 'chunk_requests', 'ServerUnavailable', 'translate_errors', 'parse_response', 'parse_predictions',
            'make_inputs', 'request_parameters', 'validate_texts', 'encode_sentences', 'check_client', 'request_timeout',
-           'retry_policy', 'open_connection', 'Connections', 'TritonTagger', 'AsyncTritonTagger', 'find_mismatches']
+           'retry_policy', 'open_connection', 'Connections', 'TritonTagger', 'AsyncTritonTagger', 'find_mismatches',
+           'run_perf_analyzer']
 
 # %% ../../nbs/06f_client.ipynb #0003
-import asyncio, inspect, json, math, re, threading, weakref
+import asyncio, csv, inspect, json, math, re, shlex, subprocess, tempfile, threading, weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -410,3 +411,30 @@ def find_mismatches(
     return [
         i for i, (x, y) in enumerate(zip(ours, theirs, strict=True)) if len(x) != len(y) or not all(map(same, x, y))
     ]
+
+# %% ../../nbs/06f_client.ipynb #305d6fd9
+def run_perf_analyzer(
+    texts: Sequence[str],            # a request each
+    url: str,                        # host:port of gRPC
+    concurrency: int,                # requests under way at once
+    command: str = "perf_analyzer",  # that starts it, where it can see this machine's temporary folder
+) -> dict[str, float]:               # sentences_per_s, p50_ms and p99_ms
+    """What NVIDIA's load generator measures.
+
+    Raises `BertNerError` if it does not start, or if a request fails."""
+    with tempfile.TemporaryDirectory(prefix="bert-ner-") as folder:
+        data, report = Path(folder)/"data.json", Path(folder)/"report.csv"
+        write_json(data, dict(data=[dict(TEXT=dict(content=[t], shape=[1])) for t in texts]))
+        options = ["-m", "bert_ner", "-i", "grpc", "-u", url, "--input-data", data, "-f", report]
+        options += ["--concurrency-range", concurrency, "--request-count", len(texts)]
+        try: done = subprocess.run([*shlex.split(command), *map(str, options)], capture_output=True, text=True)
+        except OSError as e: raise BertNerError(f"`{command}` does not start: {e.strerror}") from None
+        if done.returncode or not report.exists():
+            said = (done.stderr + done.stdout).strip().splitlines()
+            raise BertNerError(f"`{command}` failed: {said[-1] if said else f'exit status {done.returncode}'}")
+        (row,) = csv.DictReader(report.read_text().splitlines())
+    return dict(
+        sentences_per_s=float(row["Inferences/Second"]),
+        p50_ms=float(row["p50 latency"]) / 1000,
+        p99_ms=float(row["p99 latency"]) / 1000,
+    )
