@@ -301,6 +301,12 @@ def test_compose_with_prometheus(composed):
 
 # --- NVIDIA's image, but for its base
 
+def download(folder, *requirements):
+    "Their wheels, and those that they need."
+    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", folder, "-c", ROOT/"constraints.txt", *requirements],
+                   check=True, capture_output=True, timeout=600)
+
+
 NVIDIA_BASE = """
 FROM bert-ner
 USER root
@@ -317,10 +323,13 @@ exec $packages/pytriton/tritonserver/bin/tritonserver --backend-directory=/opt/b
 """
 
 
-def test_nvidias_image_and_its_compose_file(image, repository, tmp_path):
+def test_nvidias_image_and_its_compose_file(image, mini_tagger_folder, tmp_path):
     "Our base in place of NVIDIA's: the same program without its ONNX Runtime backend, so an embedded model is served."
     shutil.copytree(ROOT/"build"/"image"/"wheels", tmp_path/"wheels")
+    download(tmp_path/"wheels", "huggingface_hub")       # which tokenizers asks for
     (tmp_path/"Dockerfile").write_text(NVIDIA_BASE)
+    repository = build_repository(tmp_path/"models", model=mini_tagger_folder)
+    for folder in (tmp_path, *tmp_path.parents[:2]): folder.chmod(folder.stat().st_mode | 0o055)
     (tmp_path/"tritonserver").write_text(TRITONSERVER)
     (tmp_path/"tritonserver").chmod(0o755)
     docker("build", "--quiet", "--tag", "tritonserver-base", tmp_path)
@@ -332,7 +341,7 @@ def test_nvidias_image_and_its_compose_file(image, repository, tmp_path):
         texts = [" ".join(words) for words, _ in generate_corpus(n=100)]
         with compose.client() as tagger: there = tagger.tag_batch(texts)
         assert [[(e.start, e.end, e.label) for e in es] for es in there] == [
-            [(e.start, e.end, e.label) for e in es] for es in Tagger.from_pretrained().tag_batch(texts)]
+            [(e.start, e.end, e.label) for e in es] for es in Tagger.from_pretrained(mini_tagger_folder).tag_batch(texts)]
         server = compose("ps", "-q", "triton").split()[-1]
         assert docker("exec", server, "id", "-u") == "1000"
         url = f"http://127.0.0.1:{compose.ports['HTTP']}/v2/repository/models/bert_ner/load"
@@ -357,8 +366,7 @@ ENV PATH=/home/ray/venv/bin:$PATH PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_DISA
 @pytest.fixture
 def cluster(image, tmp_path):
     "(head, what starts a worker, folder that all of them have at /data): deploy/kuberay's image on Debian instead of Ray's image."
-    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", tmp_path/"wheels", "-c", ROOT/"constraints.txt",
-                    f"{next((ROOT/'build'/'image'/'wheels').glob('bert_ner-*.whl'))}[ray]", "s3fs"], check=True, timeout=600)
+    download(tmp_path/"wheels", f"{next((ROOT/'build'/'image'/'wheels').glob('bert_ner-*.whl'))}[ray]", "s3fs")
     (tmp_path/"Dockerfile").write_text(RAY_BASE.format(base=BASE))
     docker("build", "--quiet", "--tag", "ray-base", tmp_path)
     subprocess.run(["make", "--old-file", ".venv/ready", "rayimage", "RAY_BASE=ray-base"], cwd=ROOT, check=True, capture_output=True, timeout=600)
