@@ -210,12 +210,18 @@ def open_connection(
         raise BertNerError(f"the client rejects the options {options}: {e}") from e
 
 # %% ../../nbs/06f_client.ipynb #0084c-1
+def _close_links(links):
+    for link in links.values(): link.close()
+    links.clear()
+
 class Connections:
     "Connections to a Triton server at `url`, one per thread; `api` is tritonclient.grpc or tritonclient.http."
     def __init__(self, api: Any, url: str, timeout: float, options: dict[str, Any]) -> None:
         self.api, self.url, self.timeout, self.options = api, url, timeout, options
         self.is_grpc = api.__name__.endswith("grpc")
-        self.own, self.opened = threading.local(), []
+        self.links: dict[int, Any] = {}           # by thread
+        # also when the interpreter ends, while tritonclient still can
+        self.close = weakref.finalize(self, _close_links, self.links)
 
     def open(self, timeout: float) -> Any:  # an InferenceServerClient
         "A new connection."
@@ -224,18 +230,15 @@ class Connections:
 
     def mine(self) -> Any:  # an InferenceServerClient
         "The connection of this thread."
-        if not hasattr(self.own, "link"): self.own.link = self.open(self.timeout); self.opened.append(self.own.link)
-        return self.own.link
+        thread = threading.get_ident()
+        if thread not in self.links: self.links[thread] = self.open(self.timeout)
+        return self.links[thread]
 
     def infer(self, timeout: float, **request: Any) -> Any:  # tritonclient's InferResult
         "Send `request` and wait for at most `timeout` seconds."
         if self.is_grpc: return self.mine().infer(**request, client_timeout=timeout)
         if timeout == self.timeout: return self.mine().infer(**request)
         with self.open(timeout) as link: return link.infer(**request)     # over HTTP, a timeout belongs to a connection
-
-    def close(self) -> None:
-        "Close all connections."
-        for link in self.opened: link.close()
 
 # %% ../../nbs/06f_client.ipynb #0084
 class TritonTagger:
