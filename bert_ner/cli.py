@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File', 'Encoding', 'Json', 'Model', 'Labels',
-           'ServedName', 'Scheme', 'Verbose', 'Port', 'Browser', 'Backend', 'SIGPIPE', 'EXTRAS', 'Verb', 'Verbs',
-           'show_version', 'program', 'one_of', 'parse_port', 'parse_url', 'parse_folder', 'parse_labels',
-           'run_stage_command', 'stage_code_', 'train', 'to_onnx_command', 'to_tensorrt', 'experiments', 'push',
-           'publish', 'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server',
-           'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats', 'repository_dir', 'prepare_triton',
-           'rollback_command', 'setup_triton', 'serve_command', 'check_port', 'demo_local', 'demo_triton',
-           'missing_package', 'main', 'run_app']
+           'ServedName', 'Scheme', 'Verbose', 'Port', 'Browser', 'FORMATS', 'Format', 'Backend', 'SIGPIPE', 'EXTRAS',
+           'Verb', 'Verbs', 'show_version', 'program', 'one_of', 'parse_port', 'parse_url', 'parse_folder',
+           'parse_labels', 'run_stage_command', 'stage_code_', 'train', 'to_onnx_command', 'to_tensorrt', 'experiments',
+           'push', 'publish', 'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger',
+           'describe_server', 'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats', 'convert_command',
+           'repository_dir', 'prepare_triton', 'rollback_command', 'setup_triton', 'serve_command', 'check_port',
+           'demo_local', 'demo_triton', 'missing_package', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
-import json, os, re, signal, sys
+import csv, json, os, re, signal, sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -630,6 +630,49 @@ def stats(
     print(f"{found['rows']:,} rows, {found['rejected']:,} rejected, {found['entities']:,} entities")
     for label, t in found["labels"].items():
         print(f"{label:<5} {t['count']:>12,}  " + ", ".join(f"{e} ({n:,})" for e, n in t["most"]))
+
+# %% ../nbs/09_cli.ipynb #4e751c02
+FORMATS = ("prodigy", "doccano", "label-studio", "spacy", "brat", "datasets", "conll", "csv", "jsonl")
+Format = dict(parser=one_of(*FORMATS), metavar="NAME")
+
+@app.command("convert", cls=Verb)
+def convert_command(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Annotated text: a file, or a folder of brat or datasets.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The new file or folder.")],
+    source_format: Annotated[
+        Optional[str], typer.Option("--from", **Format, help=f"Format of SOURCE: {', '.join(FORMATS)}.  [default: found by its content]")
+    ] = None,
+    target_format: Annotated[
+        Optional[str], typer.Option("--to", **Format, help="Format of TARGET.  [default: by its ending]")
+    ] = None,
+    labels: Annotated[
+        Optional[dict],
+        typer.Option("--labels", parser=parse_labels, metavar="OLD=NEW", help="Other names for labels; O drops a label."),
+    ] = None,
+    annotator: Annotated[
+        str, typer.Option(metavar="NAME", help="Take this annotator's answers.  [default: the first to each text]")
+    ] = "",
+    predictions: Annotated[
+        bool, typer.Option("--predictions", help="SOURCE is a model's: keep its scores; Label Studio shows predictions to correct.")
+    ] = False,
+    report: Annotated[
+        Optional[Path], typer.Option("--report", metavar="FILE", help="Write everything that was rejected or changed to this CSV.")
+    ] = None,
+):
+    """Convert annotated text between Label Studio, doccano, Prodigy, spaCy, brat, Hugging Face data sets, CoNLL and CSV.
+
+    Offsets stay exact. What cannot be converted is counted, and listed on standard error with its place."""
+    from bert_ner.formats import convert
+    if report and report.exists(): raise BertNerError(f"{report} exists: move it away, or choose another name")
+    made = convert(source, target, source_format, target_format, labels, annotator, predictions)
+    if report:
+        with atomic_path(report) as tmp, open(tmp, "w", encoding="utf-8", newline="") as f:
+            csv.writer(f).writerows([("place", "what"), *made.notes])
+    print(made)
+    shown = 0 if report else 20
+    for place, what in made.notes[:shown]: print(f"{place}: {what}", file=sys.stderr)
+    if len(made.notes) > shown:
+        print(f"{len(made.notes) - shown:,} more: " + (f"see {report}" if report else "--report FILE lists all"), file=sys.stderr)
 
 # %% ../nbs/09_cli.ipynb #0022
 Backend = Annotated[

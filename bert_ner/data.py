@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GMB_MD5', 'GMB_SHA256', 'GMB_KAGGLE', 'download_gmb', 'ensure_gmb', 'zip_contains', 'verify_gmb',
-           'custom_corpus_path', 'load_corpus', 'build_split', 'to_dataset', 'load_splits', 'words_and_tags',
-           'add_training_sentences', 'add_extra_files', 'extra_files']
+           'custom_corpus_path', 'content_hash', 'load_corpus', 'build_split', 'to_dataset', 'load_splits',
+           'words_and_tags', 'add_training_sentences', 'add_extra_files', 'extra_files']
 
 # %% ../nbs/01_data.ipynb #0003
 import hashlib, json, os, re, shutil, zipfile
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from .core import *
 from .corpus import *
+from .formats import is_annotated_text, read_sentences
 from .synthetic import write_synthetic_corpus
 
 # %% ../nbs/01_data.ipynb #0031
@@ -86,6 +87,21 @@ def custom_corpus_path(
     return ROOT/str(path)
 
 # %% ../nbs/01_data.ipynb #0036-1
+def content_hash(
+    path: Path,  # a file or folder
+) -> str:        # SHA-256, of a folder that of its files with their names
+    "What DVC and the figures know a corpus by."
+    if path.is_file(): return file_hash(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return hashlib.sha256("".join(f"{p.relative_to(path).as_posix()} {file_hash(p)}\n" for p in files).encode()).hexdigest()
+
+def _annotated_sentences(file):
+    sentences, report = read_sentences(file)
+    print(f"{file.name}: {report}")
+    for place, what in report.notes[:10]: print(f"  {place}: {what}")
+    if len(report.notes) > 10: print(f"  and {len(report.notes) - 10:,} more: `bert-ner convert --report` lists them")
+    return sentences
+
 def load_corpus(
     name: str,                # "sample", "gmb", or the name of your own corpus
     path: str = "",           # gmb: a local CSV or zip; your own: its file
@@ -103,6 +119,7 @@ def load_corpus(
         return read_corpus(file, "cp1252"), file_hash(file)
     if name != "sample":
         file = custom_corpus_path(name, path)
+        if is_annotated_text(file): return _annotated_sentences(file), content_hash(file)
         return read_corpus(file, encoding, None, scheme, member), file_hash(file)
     if path:
         raise BertNerError(
@@ -196,15 +213,20 @@ def add_extra_files(
     Raises `BertNerError` for an unknown tag, and for what `read_corpus` rejects."""
     known, sentences = ds["train"].features["tags"].feature.names, []
     for file in extra_files(more):
-        with naming_file(file): rows = list(iter_corpus(file, None))
-        unknown = {tag: n for n, _, _, tag in reversed(rows) if TAG_PATTERN.fullmatch(tag) and tag not in known}
+        if is_annotated_text(file):
+            found, where = _annotated_sentences(file), ""
+            unknown = {tag for _, tags in found for tag in tags} - {*known}
+        else:
+            with naming_file(file): rows = list(iter_corpus(file, None))
+            places = {tag: n for n, _, _, tag in reversed(rows) if TAG_PATTERN.fullmatch(tag) and tag not in known}
+            found, unknown, where = None, {*places}, f"row {min(places.values(), default=0)}: "
         if unknown:
             raise BertNerError(
-                f"{file}: row {min(unknown.values())}: unknown tag{'s' * (len(unknown) > 1)} "
+                f"{file}: {where}unknown tag{'s' * (len(unknown) > 1)} "
                 f"{', '.join(sorted(unknown))}: the corpus has {' '.join(known)}"
             )
-        sentences += read_corpus(file, None, known)
-        digest = hashlib.sha256(f"{digest}\n{file_hash(file)}".encode()).hexdigest()
+        sentences += read_corpus(file, None, known) if found is None else found
+        digest = hashlib.sha256(f"{digest}\n{content_hash(file)}".encode()).hexdigest()
     if not sentences: return ds, {}, digest
     ds, counts = add_training_sentences(ds, sentences)
     return ds, dict(more=counts), digest
@@ -222,7 +244,7 @@ def extra_files(
         path = ROOT/path
         found = (
             sorted(path / n for n in likely_corpus_files(p.name for p in path.iterdir() if p.is_file()))
-            if path.is_dir()
+            if path.is_dir() and not is_annotated_text(path)
             else [path]
         )
         if not found: raise BertNerError(f"data.more is {path}, a folder without a CSV or CoNLL file")

@@ -313,11 +313,12 @@ def aggregate_entities(
 def split_tagged_sentences(
     text: str,                          # the text
     entities: Sequence[Entity],         # its entities, none overlapping another
+    words: Sequence[tuple[int, int]] | None = None,  # (start, end) of each word; None: those of `tokenize_words`
 ) -> list[list[tuple[int, int, str]]]:  # of each sentence: (start, end, tag) of each word
     """`text` as sentences of words with their IOB2 tags.
 
     Raises `ValueError` if one of `entities` does not begin and end with a word."""
-    offsets, out, stopped = tokenize_words(text), [], True
+    offsets, out, stopped = tokenize_words(text) if words is None else words, [], True
     starts, ends = ({o[k]: i for i, o in enumerate(offsets)} for k in (0, 1))
     if [e for e in entities if e.start not in starts or e.end not in ends]:
         raise ValueError("an entity does not begin and end with a word of the text")
