@@ -637,10 +637,15 @@ Format = dict(parser=one_of(*FORMATS), metavar="NAME")
 
 @app.command("convert", cls=Verb)
 def convert_command(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Annotated text: a file, or a folder of brat or datasets.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Annotated text: a file, or a folder of brat or datasets.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The new file or folder.")],
     source_format: Annotated[
-        Optional[str], typer.Option("--from", **Format, help=f"Format of SOURCE: {', '.join(FORMATS)}.  [default: found by its content]")
+        Optional[str],
+        typer.Option(
+            "--from", **Format, help=f"Format of SOURCE: {', '.join(FORMATS)}.  [default: found by its content]"
+        ),
     ] = None,
     target_format: Annotated[
         Optional[str], typer.Option("--to", **Format, help="Format of TARGET.  [default: by its ending]")
@@ -653,13 +658,17 @@ def convert_command(
         str, typer.Option(metavar="NAME", help="Take this annotator's answers.  [default: the first to each text]")
     ] = "",
     predictions: Annotated[
-        bool, typer.Option("--predictions", help="SOURCE is a model's: keep its scores; Label Studio shows predictions to correct.")
+        bool,
+        typer.Option(
+            "--predictions", help="SOURCE is a model's: keep its scores; Label Studio shows predictions to correct."
+        ),
     ] = False,
     report: Annotated[
-        Optional[Path], typer.Option("--report", metavar="FILE", help="Write everything that was rejected or changed to this CSV.")
+        Optional[Path],
+        typer.Option("--report", metavar="FILE", help="Write everything that was rejected or changed to this CSV."),
     ] = None,
 ):
-    """Convert annotated text between Label Studio, doccano, Prodigy, spaCy, brat, Hugging Face data sets, CoNLL and CSV.
+    """Convert annotated text: Label Studio, doccano, Prodigy, spaCy, brat, Hugging Face data sets, CoNLL, CSV.
 
     Offsets stay exact. What cannot be converted is counted, and listed on standard error with its place."""
     from bert_ner.formats import convert
@@ -672,7 +681,8 @@ def convert_command(
     shown = 0 if report else 20
     for place, what in made.notes[:shown]: print(f"{place}: {what}", file=sys.stderr)
     if len(made.notes) > shown:
-        print(f"{len(made.notes) - shown:,} more: " + (f"see {report}" if report else "--report FILE lists all"), file=sys.stderr)
+        where = f"see {report}" if report else "--report FILE lists all"
+        print(f"{len(made.notes) - shown:,} more: {where}", file=sys.stderr)
 
 # %% ../nbs/09_cli.ipynb #0022
 Backend = Annotated[

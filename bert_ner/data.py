@@ -93,7 +93,8 @@ def content_hash(
     "What DVC and the figures know a corpus by."
     if path.is_file(): return file_hash(path)
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    return hashlib.sha256("".join(f"{p.relative_to(path).as_posix()} {file_hash(p)}\n" for p in files).encode()).hexdigest()
+    names = "".join(f"{p.relative_to(path).as_posix()} {file_hash(p)}\n" for p in files)
+    return hashlib.sha256(names.encode()).hexdigest()
 
 def _annotated_sentences(file):
     sentences, report = read_sentences(file)

@@ -62,7 +62,8 @@ def check_spans(
     report: ConversionReport,
     labels: dict[str, str] | None = None,  # a label -> the name to use; "O" drops it
 ) -> list[Entity]:                         # sorted by start, longest first
-    "The valid ones among `spans`, without white space or invisible characters at their edges; the others are counted and noted."
+    """The valid ones among `spans`, without white space or invisible characters at their edges; the others are counted
+    and noted."""
     found: dict[tuple[int, int, str], Entity] = {}
     def reject(what): report.rejected_spans += 1; report.note(place, f"rejected: {what}")
     for span in spans:
@@ -95,7 +96,8 @@ def flatten(
         over = next((k for k in kept if e.start < k.end and k.start < e.end), None)
         if over is None: kept.append(e); continue
         report.rejected_spans += 1
-        report.note(document.place, f"rejected: the span {e.start}-{e.end} {e.label!r} overlaps {over.start}-{over.end} {over.label!r}")
+        shown = f"the span {e.start}-{e.end} {e.label!r} overlaps {over.start}-{over.end} {over.label!r}"
+        report.note(document.place, f"rejected: {shown}")
     return sorted(kept, key=lambda e: e.start)
 
 def cut_words(
@@ -108,7 +110,8 @@ def cut_words(
     borders = {x for e in entities for x in (e.start, e.end)}
     for a, b in tokenize_words(text) if document.words is None else document.words:
         cuts = [a, *sorted(x for x in borders if a < x < b), b]
-        if len(cuts) > 2: report.note(document.place, f"the word {text[a:b]!r} at {a} is cut: an entity ends inside of it")
+        if len(cuts) > 2:
+            report.note(document.place, f"the word {text[a:b]!r} at {a} is cut: an entity ends inside of it")
         for x, y in zip(cuts, cuts[1:]): out += [(x + m.start(), x + m.end()) for m in re.finditer(r"\S+", text[x:y])]
     return out
 
@@ -179,19 +182,20 @@ def parse_prodigy(record: dict[str, Any]) -> Iterator[Record]:
 def parse_doccano(record: dict[str, Any]) -> Iterator[Record]:
     "A line of doccano's JSONL, with or without relations."
     text = _required(record, "text", "data")
-    if "entities" in record: spans = [(e.get("start_offset"), e.get("end_offset"), e.get("label")) for e in record["entities"]]
+    if "entities" in record:
+        spans = [(e.get("start_offset"), e.get("end_offset"), e.get("label")) for e in record["entities"]]
     else: spans = [tuple(s) for s in _required(record, "label", "labels")]
     yield Record(text, spans, annotator=str(record.get("username") or ""))
 
 def parse_jsonl(record: dict[str, Any]) -> Iterator[Record]:
     "A line of what `bert-ner annotate` and `Entities.to_json` write: `text` and `entities`."
-    entities = _required(record, "entities")
-    yield Record(_required(record, "text"), [tuple(e[k] for k in ("start", "end", "label", "score") if k in e) for e in entities])
+    keys = ("start", "end", "label", "score")
+    spans = [tuple(e[k] for k in keys if k in e) for e in _required(record, "entities")]
+    yield Record(_required(record, "text"), spans)
 
 def parse_label_studio(task: dict[str, Any]) -> Iterator[Record]:
     "A task of Label Studio's JSON or JSON_MIN, an annotation after the other; predictions where there are none."
     data = task.get("data", task)
-    small = [v for v in task.values() if isinstance(v, list) and v and all(isinstance(x, dict) and "labels" in x for x in v)]
     text = data.get("text") if "text" in data else next((v for v in data.values() if isinstance(v, str)), None)
     def spans(values):
         for value, score in values:
@@ -200,7 +204,11 @@ def parse_label_studio(task: dict[str, Any]) -> Iterator[Record]:
             if not _says(text, start, end, value.get("text")): start = end = -1
             for label in value["labels"]: yield (start, end, label) if score is None else (start, end, label, score)
     if not isinstance(text, str): raise RejectedText("it has no text")
-    if "data" not in task: yield Record(text, spans((v, None) for v in sum(small, [])), annotator=str(task.get("annotator", ""))); return
+    if "data" not in task:                # JSON_MIN
+        lists = [v for v in task.values() if isinstance(v, list)]
+        values = [(v, None) for found in lists for v in found if isinstance(v, dict) and "labels" in v]
+        yield Record(text, spans(values), annotator=str(task.get("annotator", "")))
+        return
     done = [a for a in task.get("annotations", task.get("completions", [])) if not a.get("was_cancelled")]
     if not done and not task.get("predictions"): raise RejectedText("it is not annotated yet")
     for answer in done or task["predictions"][:1]:
@@ -276,20 +284,23 @@ def _sentence(words, tags):
     return Record(text, [(offsets[a][0], offsets[b - 1][1], t) for t, a, b in tags_to_spans(tags)], offsets, True)
 
 def _tagged(path: Path) -> Iterator[tuple[str, Any]]:
-    for n, (words, tags) in enumerate(read_corpus(path, None, None), 1): yield f"{path.name}: sentence {n}", _sentence(words, tags)
+    for n, (words, tags) in enumerate(read_corpus(path, None, None), 1):
+        yield f"{path.name}: sentence {n}", _sentence(words, tags)
 
 def _datasets(path: Path) -> Iterator[tuple[str, Any]]:
     _require("datasets", "a data set of Hugging Face")
     from datasets import DatasetDict, load_from_disk
     try: loaded = load_from_disk(path)
-    except (FileNotFoundError, ValueError, OSError) as e: raise BertNerError(f"{path} is no data set of Hugging Face: {e}") from None
+    except (ValueError, OSError) as e: raise BertNerError(f"{path} is no data set of Hugging Face: {e}") from None
     for split, ds in (loaded.items() if isinstance(loaded, DatasetDict) else [("row", loaded)]):
         tokens = next((c for c in ("tokens", "words") if c in ds.column_names), None)
         column = next((c for c in ("ner_tags", "tags") if c in ds.column_names), None)
-        if not tokens or not column: raise BertNerError(f"{path} has no columns tokens and ner_tags, but {', '.join(ds.column_names)}")
+        if not tokens or not column:
+            raise BertNerError(f"{path} has no columns tokens and ner_tags, but {', '.join(ds.column_names)}")
         names = getattr(ds.features[column].feature, "names", None)
         kinds = names or {t for tags in ds[column] for t in tags}
-        if not all(isinstance(t, str) for t in kinds): raise BertNerError(f"{path}: {column} are numbers without names")
+        if not all(isinstance(t, str) for t in kinds):
+            raise BertNerError(f"{path}: {column} are numbers without names")
         scheme = detect_scheme(sorted(kinds))
         for n, row in enumerate(ds):
             tags = [names[t] for t in row[column]] if names else row[column]
@@ -306,26 +317,30 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
     "jsonl": lambda path: _lines(path, parse_jsonl),
     "spacy": _spacy, "brat": _brat, "datasets": _datasets, "conll": _tagged, "csv": _tagged,
 }
+_LINES = (".jsonl", ".jsonlines", ".ndjson")
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".conll": "conll", ".spacy": "spacy", ".json": "label-studio"}
+
+def _is_dataset(folder): return any((folder/name).exists() for name in ("state.json", "dataset_dict.json"))
 
 def detect_format(
     path: str | Path,  # a file or folder
 ) -> str:              # of `READERS`
-    "The format of annotated text, by its content. Raises `BertNerError` if there is nothing, or it is none that is known."
+    "The format of annotated text, by its content. Raises `BertNerError` if there is nothing, or it is an unknown one."
     path = Path(path)
     if not path.exists(): raise BertNerError(f"there is no {path}")
     if path.is_dir():
-        if any((path/n).exists() for n in ("state.json", "dataset_dict.json")): return "datasets"
+        if _is_dataset(path): return "datasets"
         if next(path.glob("**/*.ann"), None): return "brat"
-        raise BertNerError(f"{path} is a folder without .ann files, and no data set of Hugging Face: name its format, or a file in it")
+        raise BertNerError(f"{path} is a folder without .ann files and no data set of Hugging Face: name a file in it")
     if path.suffix in (".spacy", ".json"): return _SUFFIXES[path.suffix]
-    if path.suffix not in (".jsonl", ".jsonlines", ".ndjson"): return "csv" if path.suffix in (".csv", ".tsv") else "conll"
+    if path.suffix not in _LINES: return _SUFFIXES.get(path.suffix, "conll")
     for _, found in _lines(path, None):
         if isinstance(found, RejectedText) or not isinstance(found[1], dict): continue
         record = found[1]
         if "spans" in record or "answer" in record: return "prodigy"
         if "label" in record or "labels" in record: return "doccano"
-        if "entities" in record: return "doccano" if any("start_offset" in e for e in record["entities"] or [{}]) else "jsonl"
+        if "entities" in record:
+            return "doccano" if any("start_offset" in e for e in record["entities"]) else "jsonl"
     raise BertNerError(f"{path}: no line is of a known format: name it, one of {', '.join(READERS)}")
 
 def read_annotated(
@@ -376,8 +391,9 @@ def _choose(text, by, spans, annotator, first):
     if annotator and by != annotator: raise RejectedText(f"it is by {by or 'nobody'}, not {annotator}")
     if not by: return
     other, theirs = first.setdefault(text, (by, set(map(tuple, spans))))
-    if other != by:
-        raise RejectedText(f"it is {by}'s answer, {other}'s is taken: they {'agree' if set(map(tuple, spans)) == theirs else 'differ'}")
+    if other == by: return
+    same = set(map(tuple, spans)) == theirs
+    raise RejectedText(f"it is {by}'s answer, {other}'s is taken: they {'agree' if same else 'differ'}")
 
 # %% ../nbs/00n_formats.ipynb #82ffab80
 def _write_lines(path, rows):
@@ -387,7 +403,8 @@ def _write_lines(path, rows):
 def to_prodigy(document: AnnotatedText, report: ConversionReport) -> dict[str, Any]:
     "A task of Prodigy, with tokens; its spans begin and end with one."
     words = cut_words(document, document.entities, report)
-    text, starts, ends = document.text, {a: i for i, (a, _) in enumerate(words)}, {b: i for i, (_, b) in enumerate(words)}
+    text = document.text
+    starts, ends = ({x[k]: i for i, x in enumerate(words)} for k in (0, 1))
     tokens = [dict(text=text[a:b], start=a, end=b, id=i, ws=text[b:b + 1].isspace()) for i, (a, b) in enumerate(words)]
     spans = [
         dict(start=e.start, end=e.end, label=e.label, token_start=starts[e.start], token_end=ends[e.end])
@@ -411,22 +428,24 @@ def to_label_studio(
     document: AnnotatedText,
     predictions: bool = False,  # a model's, which annotators correct; else their finished work
 ) -> dict[str, Any]:
-    "A task of Label Studio, for `<Labels name=\"label\" toName=\"text\">` over `<Text name=\"text\" value=\"$text\"/>`."
+    """A task of Label Studio, whose labeling configuration has `<Labels name="label" toName="text">` and
+    `<Text name="text" value="$text"/>`."""
     units = [0]
     if not document.text.isascii():
         for char in document.text: units.append(units[-1] + 1 + (ord(char) > 0xffff))
     at = (lambda i: i) if len(units) == 1 else units.__getitem__
-    result = [
-        dict(id=str(i), from_name="label", to_name="text", type="labels",
-             value=dict(start=at(e.start), end=at(e.end), text=e.text, labels=[e.label])) | (dict(score=e.score) if predictions else {})
-        for i, e in enumerate(document.entities)
-    ]
+    result = []
+    for i, e in enumerate(document.entities):
+        value = dict(start=at(e.start), end=at(e.end), text=e.text, labels=[e.label])
+        about = dict(id=str(i), from_name="label", to_name="text", type="labels")
+        result.append({**about, "value": value, **(dict(score=e.score) if predictions else {})})
     answer = dict(result=result) | (dict(model_version="bert-ner") if predictions else {})
     return {"data": dict(text=document.text), "predictions" if predictions else "annotations": [answer]}
 
 # %% ../nbs/00n_formats.ipynb #bde4bd61
 def _write_label_studio(path, documents, report, predictions):
-    path.write_text(json.dumps([to_label_studio(d, predictions) for d in documents], ensure_ascii=False, indent=1), encoding="utf-8")
+    tasks = [to_label_studio(d, predictions) for d in documents]
+    path.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
 
 def _write_jsonl(path, documents, report, predictions):
     def entity(e): return {k: v for k, v in e.to_dict().items() if predictions or k != "score"}
@@ -438,7 +457,8 @@ def _write_spacy(path, documents, report, predictions):
     from spacy.util import filter_spans
     docs = DocBin()
     for d in documents:
-        doc = _doc_of_words(d, report) if d.words is not None else spacy_doc(d.text, {x for e in d.entities for x in (e.start, e.end)})
+        borders = {x for e in d.entities for x in (e.start, e.end)}
+        doc = spacy_doc(d.text, borders) if d.words is None else _doc_of_words(d, report)
         spans = [doc.char_span(e.start, e.end, label=e.label) for e in d.entities]
         doc.ents = filter_spans(spans)
         if len(doc.ents) < len(spans): doc.spans["sc"] = SpanGroup(doc, name="sc", spans=spans)
@@ -497,7 +517,8 @@ def _write_datasets(path, documents, report, predictions):
     features = Features(dict(tokens=List(Value("string")), ner_tags=List(ClassLabel(names=names))))
     shown = is_progress_bar_enabled()
     disable_progress_bar()
-    try: Dataset.from_dict(dict(tokens=[w for w, _ in found], ner_tags=[t for _, t in found]), features).save_to_disk(path)
+    columns = dict(tokens=[w for w, _ in found], ner_tags=[t for _, t in found])
+    try: Dataset.from_dict(columns, features).save_to_disk(path)
     finally:
         if shown: enable_progress_bar()
 
@@ -514,7 +535,8 @@ def _checked_labels(documents, format):
     for d in documents:
         for e in d.entities:
             if format in _ONE_WORD and not TAG_PATTERN.fullmatch(f"B-{e.label}"):
-                raise BertNerError(f"{d.place}: the label {e.label!r} cannot be written as {format}: rename it, --labels '{e.label}=NAME'")
+                how = f"rename it, --labels '{e.label}=NAME'"
+                raise BertNerError(f"{d.place}: the label {e.label!r} cannot be written as {format}: {how}")
         yield d
 
 def write_annotated(
@@ -563,8 +585,8 @@ def is_annotated_text(
 ) -> bool:             # False for CSV and CoNLL, packed or not, and for what is not there
     "Whether a corpus has a format of spans, or is a data set of Hugging Face."
     path = Path(path)
-    if path.is_dir(): return any((path/n).exists() for n in ("state.json", "dataset_dict.json")) or any(path.glob("**/*.ann"))
-    return path.is_file() and path.suffix in (".jsonl", ".jsonlines", ".ndjson", ".json", ".spacy")
+    if path.is_dir(): return _is_dataset(path) or any(path.glob("**/*.ann"))
+    return path.is_file() and path.suffix in (*_LINES, ".json", ".spacy")
 
 def read_sentences(
     path: str | Path,                                               # annotated text
@@ -578,5 +600,6 @@ def read_sentences(
     spelt: dict[str, str] = {}
     for label in {t[2:] for _, tags in found for t in tags if t != "O"}:
         other = spelt.setdefault(label.casefold(), label)
-        if other != label: raise BertNerError(f"{path}: the label '{label}' is also written '{other}': use one spelling")
+        if other != label:
+            raise BertNerError(f"{path}: the label '{label}' is also written '{other}': use one spelling")
     return found, report
