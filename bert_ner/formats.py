@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['READERS', 'WRITERS', 'AnnotatedText', 'ConversionReport', 'RejectedText', 'check_spans', 'flatten', 'cut_words',
-           'to_sentences', 'Record', 'code_points', 'parse_prodigy', 'parse_doccano', 'parse_jsonl',
+           'to_sentences', 'Record', 'from_utf16', 'parse_prodigy', 'parse_doccano', 'parse_jsonl',
            'parse_label_studio', 'detect_format', 'read_annotated', 'to_prodigy', 'to_doccano', 'to_label_studio',
            'write_annotated', 'convert', 'is_annotated_text', 'read_sentences']
 
@@ -152,7 +152,7 @@ def _required(record, *keys):
         if key in record: return record[key]
     raise RejectedText(f"it has no {' or '.join(map(repr, keys))}")
 
-def code_points(
+def from_utf16(
     text: str,         # the text
     start: Any,        # in UTF-16 code units, as JavaScript counts
     end: Any,
@@ -199,19 +199,22 @@ def parse_label_studio(task: dict[str, Any]) -> Iterator[Record]:
     text = data.get("text") if "text" in data else next((v for v in data.values() if isinstance(v, str)), None)
     def spans(values):
         for value, score in values:
-            start, end = code_points(text, value.get("start"), value.get("end"))
-            if not _says(text, start, end, value.get("text")): start, end = value.get("start"), value.get("end")
-            if not _says(text, start, end, value.get("text")): start = end = -1
+            start, end, said = value.get("start"), value.get("end"), value.get("text")
+            if not _says(text, start, end, said): start, end = from_utf16(text, start, end)
+            if not _says(text, start, end, said): start = end = -1
             for label in value["labels"]: yield (start, end, label) if score is None else (start, end, label, score)
     if not isinstance(text, str): raise RejectedText("it has no text")
     if "data" not in task:                # JSON_MIN
+        if not task.get("annotation_id") and not task.get("annotator"): raise RejectedText("it is not annotated yet")
         lists = [v for v in task.values() if isinstance(v, list)]
         values = [(v, None) for found in lists for v in found if isinstance(v, dict) and "labels" in v]
         yield Record(text, spans(values), annotator=str(task.get("annotator", "")))
         return
     done = [a for a in task.get("annotations", task.get("completions", [])) if not a.get("was_cancelled")]
-    if not done and not task.get("predictions"): raise RejectedText("it is not annotated yet")
-    for answer in done or task["predictions"][:1]:
+    # an export has only the ids of predictions
+    guessed = [p for p in task.get("predictions", []) if isinstance(p, dict)][:1]
+    if not done and not guessed: raise RejectedText("it is not annotated yet")
+    for answer in done or guessed:
         by = answer.get("completed_by", "")
         if isinstance(by, dict): by = by.get("email") or by.get("id", "")
         results = [r for r in answer["result"] if r.get("type") == "labels"]
@@ -430,13 +433,9 @@ def to_label_studio(
 ) -> dict[str, Any]:
     """A task of Label Studio, whose labeling configuration has `<Labels name="label" toName="text">` and
     `<Text name="text" value="$text"/>`."""
-    units = [0]
-    if not document.text.isascii():
-        for char in document.text: units.append(units[-1] + 1 + (ord(char) > 0xffff))
-    at = (lambda i: i) if len(units) == 1 else units.__getitem__
     result = []
     for i, e in enumerate(document.entities):
-        value = dict(start=at(e.start), end=at(e.end), text=e.text, labels=[e.label])
+        value = dict(start=e.start, end=e.end, text=e.text, labels=[e.label])
         about = dict(id=str(i), from_name="label", to_name="text", type="labels")
         result.append({**about, "value": value, **(dict(score=e.score) if predictions else {})})
     answer = dict(result=result) | (dict(model_version="bert-ner") if predictions else {})
