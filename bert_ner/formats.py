@@ -498,6 +498,9 @@ def _sentences(documents, report) -> Iterator[tuple[list[str], list[str]]]:
             report.note(d.place, f"rejected: {e}"); continue
         report.sentences += len(found)
         yield from found
+    if not report.sentences:
+        first = f", the first at {' '.join(report.notes[-1])}" if report.notes else ""
+        raise BertNerError(f"no text is left ({report.rejected_texts:,} rejected{first})")
 
 def _write_conll(path, documents, report, predictions):
     with open(path, "w", encoding="utf-8", newline="\n") as f:
@@ -594,8 +597,7 @@ def read_sentences(
 
     Raises `BertNerError` if there is none, or two labels differ only in case, or one has white space in it."""
     report = ConversionReport()
-    found = [*_sentences(_checked_labels(read_annotated(path, None, report), "csv"), report)]
-    if not found: raise BertNerError(f"{path} has no annotated text ({report.rejected_texts:,} rejected)")
+    with naming_file(Path(path)): found = [*_sentences(_checked_labels(read_annotated(path, None, report), "csv"), report)]
     spelt: dict[str, str] = {}
     for label in {t[2:] for _, tags in found for t in tags if t != "O"}:
         other = spelt.setdefault(label.casefold(), label)

@@ -732,4 +732,4 @@ def test_the_shell_serves_the_model_that_it_tags_with(tmp_path):
     program = Path(sys.executable).parent/"bert-ner"
     done = subprocess.run([program, "prepare-triton"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("wrote version 1 of bert_ner in ")
-    assert [e.text for e in Tagger.from_pretrained(tmp_path/"model_repository"/"bert_ner"/"1", "onnx").tag("He is in Paris.")] == ["Paris"]
+    assert [e.text for e in Tagger.from_pretrained(tmp_path/"model_repository"/"bert_ner"/"1").tag("He is in Paris.")] == ["Paris"]
