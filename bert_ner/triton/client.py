@@ -417,19 +417,20 @@ def find_mismatches(
 
 # %% ../../nbs/06f_client.ipynb #305d6fd9
 def run_perf_analyzer(
-    texts: Sequence[str],            # a request each
+    texts: Sequence[str],            # a request each, sent again and again
     url: str,                        # host:port of gRPC
     concurrency: int,                # requests under way at once
     command: str = "perf_analyzer",  # that starts it, where it can see this machine's temporary folder
 ) -> dict[str, float]:               # sentences_per_s, p50_ms and p99_ms
-    """What NVIDIA's load generator measures.
+    """What NVIDIA's load generator measures in three times five seconds.
 
     Raises `BertNerError` if it does not start, or if a request fails."""
     with tempfile.TemporaryDirectory(prefix="bert-ner-") as folder:
         data, report = Path(folder)/"data.json", Path(folder)/"report.csv"
         write_json(data, dict(data=[dict(TEXT=dict(content=[t], shape=[1])) for t in texts]))
         options = ["-m", "bert_ner", "-i", "grpc", "-u", url, "--input-data", data, "-f", report]
-        options += ["--concurrency-range", concurrency, "--request-count", len(texts)]
+        options += ["--concurrency-range", concurrency, "--measurement-interval", 5000, "--max-trials", 3]
+        options += ["--stability-percentage", 999]      # the mean of all trials, whatever they are
         try: done = subprocess.run([*shlex.split(command), *map(str, options)], capture_output=True, text=True)
         except OSError as e: raise BertNerError(f"`{command}` does not start: {e.strerror}") from None
         if done.returncode or not report.exists():
