@@ -10,11 +10,11 @@ __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File'
            'push', 'publish', 'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger',
            'describe_server', 'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats', 'convert_command',
            'repository_dir', 'prepare_triton', 'rollback_command', 'setup_triton', 'serve_command', 'check_port',
-           'demo_local', 'demo_triton', 'missing_package', 'main', 'run_app']
+           'demo_local', 'label_studio_command', 'demo_triton', 'missing_package', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
 import csv, json, os, re, signal, sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any, Optional
 import typer
@@ -805,6 +805,30 @@ def demo_local(
     if model: os.environ["BERT_NER_MODEL"] = str(resolve_model(model).resolve())
     if labels: os.environ["BERT_NER_LABELS"] = json.dumps(labels)
     serve_page(port, browser)
+
+# %% ../nbs/09_cli.ipynb #09dc8e50
+@app.command("label-studio", cls=Verb)
+def label_studio_command(
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="Port to listen on.")] = 9090,
+    address: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    save: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="Append what people annotate to this JSONL, which data.more reads."),
+    ] = None,
+    model: Model = None,
+    labels: Labels = None,
+):
+    """Be the ML backend of Label Studio: predictions to correct, the least certain first if it sorts by score.
+
+    Connect http://localhost:9090 in Settings > Model of a project with <Labels> over a <Text>. Ctrl-C stops it."""
+    from bert_ner.engines import default_model_dir
+    from bert_ner.label_studio import LabelStudioBackend, label_studio_server
+    from bert_ner.tagger import Tagger
+    backend = LabelStudioBackend(Tagger.from_pretrained(model or default_model_dir(), labels=labels), save, say)
+    with label_studio_server(backend, port, address) as server:
+        where = f"http://{address}:{port}"
+        print(f"Label Studio's ML backend on {where}: {backend.tagger.description}; Ctrl-C stops it", flush=True)
+        with suppress(KeyboardInterrupt): server.serve_forever()
 
 # %% ../nbs/09_cli.ipynb #0023-2
 @app.command("demo-triton", cls=Verb)

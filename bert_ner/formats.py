@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['READERS', 'WRITERS', 'AnnotatedText', 'ConversionReport', 'RejectedText', 'check_spans', 'flatten', 'cut_words',
            'to_sentences', 'Record', 'from_utf16', 'parse_prodigy', 'parse_doccano', 'parse_jsonl',
-           'parse_label_studio', 'detect_format', 'read_annotated', 'to_prodigy', 'to_doccano', 'to_label_studio',
-           'write_annotated', 'convert', 'is_annotated_text', 'read_sentences']
+           'parse_label_studio', 'detect_format', 'read_annotated', 'read_tasks', 'to_prodigy', 'to_doccano',
+           'to_label_studio', 'write_annotated', 'convert', 'is_annotated_text', 'read_sentences']
 
 # %% ../nbs/00n_formats.ipynb #5d9e4110
 import json, re
@@ -360,8 +360,11 @@ def read_annotated(
     format = format or detect_format(path)
     if format not in READERS: raise BertNerError(f"no format '{format}': there are {', '.join(READERS)}")
     if not path.exists(): raise BertNerError(f"there is no {path}")
+    yield from _checked(READERS[format](path), report, labels, annotator)
+
+def _checked(found_at, report, labels, annotator):
     first: dict[str, tuple[str, set]] = {}
-    for place, found in READERS[format](path):
+    for place, found in found_at:
         try: records = [found] if isinstance(found, Record) else [*_answers(place, found)]
         except RejectedText as e: records = [e]
         for record in records:
@@ -377,6 +380,15 @@ def read_annotated(
             except RejectedText as e: report.rejected_texts += 1; report.note(place, f"rejected: {e}"); continue
             entities = check_spans(text, spans, place, report, labels)
             yield AnnotatedText(text, tuple(entities), _valid_words(text, record.words), record.is_sentence, place)
+
+def read_tasks(
+    tasks: Iterable[dict[str, Any]],         # Label Studio's
+    report: ConversionReport | None = None,
+    labels: dict[str, str] | None = None,    # a label -> the name to use; "O" drops it
+) -> Iterator[AnnotatedText]:
+    "The annotated texts among tasks at hand, as `read_annotated` reads them from a file."
+    found = ((f"task {task.get('id', n)}", (parse_label_studio, task)) for n, task in enumerate(tasks, 1))
+    yield from _checked(found, report or ConversionReport(), labels, "")
 
 def _answers(place, found):
     if isinstance(found, RejectedText): raise found
@@ -597,7 +609,8 @@ def read_sentences(
 
     Raises `BertNerError` if there is none, or two labels differ only in case, or one has white space in it."""
     report = ConversionReport()
-    with naming_file(Path(path)): found = [*_sentences(_checked_labels(read_annotated(path, None, report), "csv"), report)]
+    texts = _checked_labels(read_annotated(path, None, report), "csv")
+    with naming_file(Path(path)): found = [*_sentences(texts, report)]
     spelt: dict[str, str] = {}
     for label in {t[2:] for _, tags in found for t in tags if t != "O"}:
         other = spelt.setdefault(label.casefold(), label)

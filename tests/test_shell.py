@@ -22,8 +22,8 @@ from bert_ner.core import ROOT
 from bert_ner.engines import default_model_dir
 
 PROGRAM = str(Path(sys.executable).parent/"bert-ner")
-VERBS = "run-stage train to-onnx to-tensorrt experiments push publish infer infer-tensorrt annotate stats convert prepare-triton rollback setup-triton serve demo-local demo-triton".split()
-OURS = [v for v in VERBS if v not in ("annotate", "stats", "convert")]
+VERBS = "run-stage train to-onnx to-tensorrt experiments push publish infer infer-tensorrt annotate stats convert prepare-triton rollback setup-triton serve demo-local label-studio demo-triton".split()
+OURS = [v for v in VERBS if v not in ("annotate", "stats")]
 
 
 @pytest.fixture
