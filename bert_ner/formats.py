@@ -282,6 +282,24 @@ def _brat_span(text, line):
     whole = all(b <= c and not text[b:c].strip() for (_, b), (c, _) in zip(parts, parts[1:]))
     return (parts[0][0], parts[-1][1], label) if whole else (-1, -1, label)
 
+def _parts(path: Path) -> Iterator[tuple[str, Any]]:
+    known = read_json(path/"_manifest.json")
+    if not known.get("done"): raise BertNerError(f"{path} is not complete: run its `bert-ner annotate` again")
+    run = known["run"]
+    for part in sorted(path.glob(f"part-*.{run['format']}")):
+        for n, row in enumerate(_rows(part), 1):
+            record = dict(text=row.get(run["text_column"]), entities=row.get(run["output_column"]))
+            yield f"{part.name}: row {n}", (parse_jsonl, record)
+
+def _rows(part):
+    if part.suffix != ".parquet":
+        with open(part, encoding="utf-8") as f: yield from map(json.loads, f)
+        return
+    _require("pyarrow", "Parquet")
+    from pyarrow.parquet import ParquetFile
+    with ParquetFile(part) as file:
+        for batch in file.iter_batches(): yield from batch.to_pylist()
+
 def _sentence(words, tags):
     text, offsets = detokenize(words)
     return Record(text, [(offsets[a][0], offsets[b - 1][1], t) for t, a, b in tags_to_spans(tags)], offsets, True)
@@ -318,7 +336,7 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
     "doccano": lambda path: _lines(path, parse_doccano),
     "label-studio": lambda path: _tasks(path, parse_label_studio),
     "jsonl": lambda path: _lines(path, parse_jsonl),
-    "spacy": _spacy, "brat": _brat, "datasets": _datasets, "conll": _tagged, "csv": _tagged,
+    "annotate": _parts, "spacy": _spacy, "brat": _brat, "datasets": _datasets, "conll": _tagged, "csv": _tagged,
 }
 _LINES = (".jsonl", ".jsonlines", ".ndjson")
 _SUFFIXES = {".csv": "csv", ".tsv": "csv", ".conll": "conll", ".spacy": "spacy", ".json": "label-studio"}
@@ -333,6 +351,7 @@ def detect_format(
     if not path.exists(): raise BertNerError(f"there is no {path}")
     if path.is_dir():
         if _is_dataset(path): return "datasets"
+        if (path/"_manifest.json").is_file(): return "annotate"
         if next(path.glob("**/*.ann"), None): return "brat"
         raise BertNerError(f"{path} is a folder without .ann files and no data set of Hugging Face: name a file in it")
     if path.suffix in (".spacy", ".json"): return _SUFFIXES[path.suffix]
@@ -599,7 +618,7 @@ def is_annotated_text(
 ) -> bool:             # False for CSV and CoNLL, packed or not, and for what is not there
     "Whether a corpus has a format of spans, or is a data set of Hugging Face."
     path = Path(path)
-    if path.is_dir(): return _is_dataset(path) or any(path.glob("**/*.ann"))
+    if path.is_dir(): return _is_dataset(path) or (path/"_manifest.json").is_file() or any(path.glob("**/*.ann"))
     return path.is_file() and path.suffix in (*_LINES, ".json", ".spacy")
 
 def read_sentences(

@@ -153,6 +153,22 @@ def test_nothing_is_left_of_a_conversion_that_fails(tmp_path):
     assert str(convert(tmp_path/"a.jsonl", tmp_path/"b.conll", labels={"a person": "per"})).startswith("2 of 2 texts as 2 sentences and 2 of 2")
 
 
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_what_annotate_wrote(kind, mini_tagger_folder, tmp_path):
+    "Its folder, under other names of the columns."
+    from bert_ner.annotate.run import annotate
+    rows = [dict(body=f"Mr. Bush met {n} in Paris.") for n in range(30)]
+    (tmp_path/"in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    annotate([tmp_path/"in.jsonl"], tmp_path/"out", text_column="body", output_column="found", format=kind, rows_per_shard=8, model=mini_tagger_folder)
+    report = convert(tmp_path/"out", tmp_path/"tasks.json", predictions=True)
+    tasks = json.loads((tmp_path/"tasks.json").read_text())
+    assert [t["data"]["text"] for t in tasks] == [row["body"] for row in rows] and (report.texts, report.spans) == (30, 60)
+    assert all(0 < r["score"] < 1 for t in tasks for r in t["predictions"][0]["result"])
+    manifest = json.loads((tmp_path/"out"/"_manifest.json").read_text())
+    (tmp_path/"out"/"_manifest.json").write_text(json.dumps({**manifest, "done": None}))
+    with pytest.raises(BertNerError, match="is not complete: run its"): convert(tmp_path/"out", tmp_path/"2.json")
+
+
 # --- the libraries that own them
 
 @pytest.mark.spacy
