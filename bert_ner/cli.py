@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File', 'Encoding', 'Json', 'Model', 'Labels',
-           'ServedName', 'Scheme', 'Verbose', 'Port', 'Browser', 'FORMATS', 'Format', 'Backend', 'SIGPIPE', 'EXTRAS',
-           'Verb', 'Verbs', 'show_version', 'program', 'one_of', 'parse_port', 'parse_url', 'parse_folder',
-           'parse_labels', 'run_stage_command', 'stage_code_', 'train', 'to_onnx_command', 'to_tensorrt', 'experiments',
-           'push', 'publish', 'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger',
-           'describe_server', 'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats', 'convert_command',
-           'repository_dir', 'prepare_triton', 'rollback_command', 'setup_triton', 'serve_command', 'check_port',
-           'demo_local', 'label_studio_command', 'demo_triton', 'missing_package', 'main', 'run_app']
+           'ServedName', 'Scheme', 'Verbose', 'Port', 'Browser', 'FORMATS', 'Backend', 'SIGPIPE', 'EXTRAS', 'Verb',
+           'Verbs', 'show_version', 'program', 'one_of', 'parse_port', 'parse_url', 'parse_folder', 'parse_labels',
+           'run_stage_command', 'stage_code_', 'train', 'to_onnx_command', 'to_tensorrt', 'experiments', 'push',
+           'publish', 'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server',
+           'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats', 'convert_command', 'repository_dir',
+           'prepare_triton', 'rollback_command', 'setup_triton', 'serve_command', 'check_port', 'demo_local',
+           'label_studio_command', 'demo_triton', 'missing_package', 'main', 'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
 import csv, json, os, re, signal, sys
@@ -633,7 +633,6 @@ def stats(
 
 # %% ../nbs/09_cli.ipynb #4e751c02
 FORMATS = ("prodigy", "doccano", "label-studio", "spacy", "brat", "datasets", "conll", "csv", "jsonl")
-Format = dict(parser=one_of(*FORMATS), metavar="NAME")
 
 @app.command("convert", cls=Verb)
 def convert_command(
@@ -644,11 +643,17 @@ def convert_command(
     source_format: Annotated[
         Optional[str],
         typer.Option(
-            "--from", **Format, help=f"Format of SOURCE: {', '.join(FORMATS)}.  [default: found by its content]"
+            "--from",
+            parser=one_of(*FORMATS, "annotate"),
+            metavar="NAME",
+            help=f"Format of SOURCE: {', '.join(FORMATS)}.  [default: by its ending and content]",
         ),
     ] = None,
     target_format: Annotated[
-        Optional[str], typer.Option("--to", **Format, help="Format of TARGET.  [default: by its ending]")
+        Optional[str],
+        typer.Option(
+            "--to", parser=one_of(*FORMATS), metavar="NAME", help="Format of TARGET.  [default: by its ending]"
+        ),
     ] = None,
     labels: Annotated[
         Optional[dict],
@@ -673,6 +678,8 @@ def convert_command(
     Offsets stay exact. What cannot be converted is counted, and listed on standard error with its place."""
     from bert_ner.formats import convert
     if report and report.exists(): raise BertNerError(f"{report} exists: move it away, or choose another name")
+    if report and not os.access(report.absolute().parent, os.W_OK):
+        raise BertNerError(f"{report} cannot be written: name a file in a folder that can")
     made = convert(source, target, source_format, target_format, labels, annotator, predictions)
     if report:
         with atomic_path(report) as tmp, open(tmp, "w", encoding="utf-8", newline="") as f:
@@ -824,7 +831,7 @@ def label_studio_command(
     from bert_ner.engines import default_model_dir
     from bert_ner.label_studio import LabelStudioBackend, label_studio_server
     from bert_ner.tagger import Tagger
-    backend = LabelStudioBackend(Tagger.from_pretrained(model or default_model_dir(), labels=labels), save, say)
+    backend = LabelStudioBackend(Tagger.from_pretrained(model or default_model_dir(), labels=labels), save, say, labels)
     with label_studio_server(backend, port, address) as server:
         where = f"http://{address}:{port}"
         print(f"Label Studio's ML backend on {where}: {backend.tagger.description}; Ctrl-C stops it", flush=True)

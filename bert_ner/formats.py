@@ -10,6 +10,7 @@ __all__ = ['READERS', 'WRITERS', 'AnnotatedText', 'ConversionReport', 'RejectedT
 
 # %% ../nbs/00n_formats.ipynb #5d9e4110
 import json, re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -39,6 +40,7 @@ class ConversionReport:
     rejected_spans: int = 0
     sentences: int = 0         # written, by a format of words and tags
     notes: list[tuple[str, str]] = field(default_factory=list)   # (place, what)
+    labels: Counter[str] = field(default_factory=Counter)        # of the spans that were read, as they were named
     target: str = ""
 
     def note(self, place: str, what: str) -> None: self.notes.append((place, what))
@@ -57,7 +59,7 @@ def _blank(char): return char.isspace() or not remove_invisible(char)
 
 def check_spans(
     text: str,                             # the text
-    spans: Iterable[Sequence[Any]],        # (start, end, label) or (start, end, label, score) of each, unchecked
+    spans: Iterable[Sequence[Any]],        # as `Record` has them
     place: str,                            # of the text
     report: ConversionReport,
     labels: dict[str, str] | None = None,  # a label -> the name to use; "O" drops it
@@ -68,12 +70,14 @@ def check_spans(
     def reject(what): report.rejected_spans += 1; report.note(place, f"rejected: {what}")
     for span in spans:
         report.spans += 1
+        if isinstance(span, str): reject(span); continue           # what a reader found wrong
         if len(span) not in (3, 4): reject(f"{span!r} is no start, end and label"); continue
         start, end, label, *score = span
         shown = f"the span {start}-{end} {label!r}"
         if not (type(start) is type(end) is int and 0 <= start < end <= len(text)):
             reject(f"{shown} does not lie in the text of {len(text)} characters"); continue
         if not isinstance(label, str) or not label.strip(): reject(f"{shown} has no label"); continue
+        report.labels[label] += 1
         label = (labels or {}).get(label, label)
         if label == "O": reject(f"{shown}: --labels drops it"); continue
         a, b = start, end
@@ -142,7 +146,8 @@ def to_sentences(
 class Record:
     "What a format holds of one text, unchecked."
     text: Any
-    spans: Iterable[Sequence[Any]]                  # (start, end, label) or (start, end, label, score) of each
+    # (start, end, label) or (start, end, label, score) of each; a sentence: why it is none
+    spans: Iterable[Sequence[Any]]
     words: Sequence[tuple[int, int]] | None = None
     is_sentence: bool = False
     annotator: str = ""                             # whose work it is, if the format says so
@@ -173,6 +178,7 @@ def _says(text, start, end, said):
 def parse_prodigy(record: dict[str, Any]) -> Iterator[Record]:
     "A line of Prodigy's JSONL."
     text, answer = _required(record, "text"), record.get("answer", "accept")
+    if not {"spans", "tokens", "answer"} & set(record): raise RejectedText("it has no 'spans', 'tokens' or 'answer'")
     if answer != "accept": raise RejectedText(f"its answer is {answer!r}")
     tokens = record.get("tokens")
     words = None if tokens is None else [(t["start"], t["end"]) for t in tokens]
@@ -201,8 +207,10 @@ def parse_label_studio(task: dict[str, Any]) -> Iterator[Record]:
         for value, score in values:
             start, end, said = value.get("start"), value.get("end"), value.get("text")
             if not _says(text, start, end, said): start, end = from_utf16(text, start, end)
-            if not _says(text, start, end, said): start = end = -1
-            for label in value["labels"]: yield (start, end, label) if score is None else (start, end, label, score)
+            fits, shown = _says(text, start, end, said), f"{value.get('start')}-{value.get('end')}"
+            for label in value["labels"]:
+                if not fits: yield f"the span {shown} {label!r} is to have the text {said!r}, and has another"
+                else: yield (start, end, label) if score is None else (start, end, label, score)
     if not isinstance(text, str): raise RejectedText("it has no text")
     if "data" not in task:                # JSON_MIN
         if not task.get("annotation_id") and not task.get("annotator"): raise RejectedText("it is not annotated yet")
@@ -274,19 +282,21 @@ def _brat(path: Path) -> Iterator[tuple[str, Any]]:
         yield place, Record(text, [_brat_span(text, line) for line in lines if line.startswith("T")])
 
 def _brat_span(text, line):
-    "Fragments with nothing but white space between are one span; others are not (-1)."
+    "Fragments with nothing but white space between are one span; others are none."
     try:
         label, where = line.split("\t")[1].split(" ", 1)
         parts = [tuple(map(int, part.split())) for part in where.split(";")]
-    except (IndexError, ValueError): return -1, -1, line
+    except (IndexError, ValueError): return f"{line!r} is no span"
     whole = all(b <= c and not text[b:c].strip() for (_, b), (c, _) in zip(parts, parts[1:]))
-    return (parts[0][0], parts[-1][1], label) if whole else (-1, -1, label)
+    if not whole: return f"the span {where} {label!r} has text between its fragments"
+    return parts[0][0], parts[-1][1], label
 
 def _parts(path: Path) -> Iterator[tuple[str, Any]]:
     known = read_json(path/"_manifest.json")
     if not known.get("done"): raise BertNerError(f"{path} is not complete: run its `bert-ner annotate` again")
-    run = known["run"]
-    for part in sorted(path.glob(f"part-*.{run['format']}")):
+    run, parts = known["run"], sorted(path.glob(f"part-*.{known['run']['format']}"))
+    if not parts: raise BertNerError(f"{path} has no parts: give the file that annotate wrote")
+    for part in parts:
         for n, row in enumerate(_rows(part), 1):
             record = dict(text=row.get(run["text_column"]), entities=row.get(run["output_column"]))
             yield f"{part.name}: row {n}", (parse_jsonl, record)
@@ -339,7 +349,8 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
     "annotate": _parts, "spacy": _spacy, "brat": _brat, "datasets": _datasets, "conll": _tagged, "csv": _tagged,
 }
 _LINES = (".jsonl", ".jsonlines", ".ndjson")
-_SUFFIXES = {".csv": "csv", ".tsv": "csv", ".conll": "conll", ".spacy": "spacy", ".json": "label-studio"}
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+_SUFFIXES = {".csv": "csv", ".conll": "conll", ".spacy": "spacy", ".json": "label-studio"}
 
 def _is_dataset(folder): return any((folder/name).exists() for name in ("state.json", "dataset_dict.json"))
 
@@ -354,16 +365,21 @@ def detect_format(
         if (path/"_manifest.json").is_file(): return "annotate"
         if next(path.glob("**/*.ann"), None): return "brat"
         raise BertNerError(f"{path} is a folder without .ann files and no data set of Hugging Face: name a file in it")
-    if path.suffix in (".spacy", ".json"): return _SUFFIXES[path.suffix]
-    if path.suffix not in _LINES: return _SUFFIXES.get(path.suffix, "conll")
+    if path.suffix in _PACKED and Path(path.stem).suffix in (*_LINES, ".json"):
+        raise BertNerError(f"{path} is compressed: unpack it first")
+    if path.suffix == ".tsv": return "csv"
+    if path.suffix == ".json":
+        with open(path, "rb") as f: is_list = f.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
+        if is_list: return "label-studio"
+    elif path.suffix not in _LINES: return _SUFFIXES.get(path.suffix, "conll")
     for _, found in _lines(path, None):
         if isinstance(found, RejectedText) or not isinstance(found[1], dict): continue
         record = found[1]
         if "spans" in record or "answer" in record: return "prodigy"
         if "label" in record or "labels" in record: return "doccano"
-        if "entities" in record:
-            return "doccano" if any("start_offset" in e for e in record["entities"]) else "jsonl"
-    raise BertNerError(f"{path}: no line is of a known format: name it, one of {', '.join(READERS)}")
+        if isinstance(found_ := record.get("entities"), list):
+            return "doccano" if any(isinstance(e, dict) and "start_offset" in e for e in found_) else "jsonl"
+    raise BertNerError(f"{path}: no line is of a known format: name it (--from), one of {', '.join(READERS)}")
 
 def read_annotated(
     path: str | Path,                        # a file or folder
@@ -469,7 +485,9 @@ def to_label_studio(
         value = dict(start=e.start, end=e.end, text=e.text, labels=[e.label])
         about = dict(id=str(i), from_name="label", to_name="text", type="labels")
         result.append({**about, "value": value, **(dict(score=e.score) if predictions else {})})
-    answer = dict(result=result) | (dict(model_version="bert-ner") if predictions else {})
+    least = min((e.score for e in document.entities), default=1.0)
+    whole: dict[str, Any] = dict(model_version="bert-ner", score=least) if predictions else {}
+    answer = dict(result=result, **whole)
     return {"data": dict(text=document.text), "predictions" if predictions else "annotations": [answer]}
 
 # %% ../nbs/00n_formats.ipynb #bde4bd61
@@ -568,7 +586,7 @@ def _checked_labels(documents, format):
     for d in documents:
         for e in d.entities:
             if format in _ONE_WORD and not TAG_PATTERN.fullmatch(f"B-{e.label}"):
-                how = f"rename it, --labels '{e.label}=NAME'"
+                how = "rename it in the source" if set(e.label) & set(",=") else f"rename it, --labels '{e.label}=NAME'"
                 raise BertNerError(f"{d.place}: the label {e.label!r} cannot be written as {format}: {how}")
         yield d
 
@@ -603,13 +621,16 @@ def convert(
     target, report = Path(target), ConversionReport()
     target_format = target_format or _SUFFIXES.get(target.suffix)
     if not target_format:
-        raise BertNerError(f"the ending of {target} does not say its format: name it, one of {', '.join(WRITERS)}")
+        known = ", ".join(WRITERS)
+        raise BertNerError(f"the ending of {target} does not say its format: name it (--to), one of {known}")
     def checked():
         yield from read_annotated(source, source_format, report, labels, annotator)
         if report.texts == report.rejected_texts:
             first = f", the first at {' '.join(report.notes[0])}" if report.notes else ""
             raise BertNerError(f"{source} has no annotated text ({report.rejected_texts:,} rejected{first})")
     write_annotated(target, checked(), target_format, report, predictions)
+    for name in labels or {}:
+        if name not in report.labels: report.note(str(source), f"no span has the label {name!r}, which --labels names")
     return report
 
 # %% ../nbs/00n_formats.ipynb #0174ebfb

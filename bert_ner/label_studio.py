@@ -51,10 +51,14 @@ class LabelStudioBackend:
         tagger: Tagger,
         save: str | Path | None = None,          # JSONL to which annotated texts are appended; None: they are not kept
         report: Callable[[str], None] = print,   # gets a sentence about what happened
+        labels: dict[str, str] | None = None,    # the names that the tagger was opened with: the model's own are saved
     ) -> None:
         self.tagger, self.save, self.report = tagger, None if save is None else Path(save), report
         self.own = {label.casefold(): label for label in entity_labels(tagger.tags)}
+        self.original = {new: old for old, new in (labels or {}).items()}
         self.lock, self.saved, self.said = threading.Lock(), 0, set[str]()
+        if self.save and (self.save.is_dir() or not self.save.absolute().parent.is_dir()):
+            raise BertNerError(f"{self.save} cannot be written: name a file in a folder that exists")
         if self.save and self.save.exists() and self.save.stat().st_size and detect_format(self.save) != "jsonl":
             raise BertNerError(f"{self.save} is no file of annotated texts of ours: choose another name")
 
@@ -89,14 +93,20 @@ class LabelStudioBackend:
         "Something happened: annotations are kept, with the model's spelling of its labels."
         action = request.get("action", "")
         if action == "START_TRAINING":
-            how = f"train with `bert-ner train -S data.more={self.save.resolve()}`" if self.save else "start with --save FILE"
-            self.report(f"{self.saved:,} annotated text{'s' * (self.saved != 1)} saved: {how}")
+            if not self.save: return self._say("annotations are not kept: start with --save FILE")
+            if not self.saved: return self._say("nothing was annotated since this backend was started")
+            how = f"train with `bert-ner train -S data.more={self.save.resolve()}`"
+            return self._say(f"{self.saved:,} annotated text{'s' * (self.saved != 1)} saved: {how}")
         if action not in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED") or self.save is None: return {}
         config = parse_labeling_config((request.get("project") or {}).get("label_config") or "")
         data = (request.get("task") or {}).get("data") or {}
         task = dict(data=dict(text=data.get(config.key)), annotations=[request.get("annotation") or {}])
         report = ConversionReport()
         names = {x: self.own.get(x.casefold(), x) for x in config.labels}
+        names = {x: self.original.get(name, name) for x, name in names.items()}
+        new = sorted(x for x in config.labels if x.casefold() not in self.own)
+        if new:
+            self._once(f"the model has no label {', '.join(new)}: a corpus without them refuses this file as data.more")
         for found in read_tasks([task], report, names): self._append(found)
         for place, what in report.notes: self.report(f"{place}: {what}")
         return {}
@@ -113,6 +123,8 @@ class LabelStudioBackend:
                     f.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             except OSError as e: raise BertNerError(f"{self.save} cannot be written: {e.strerror}") from None
             self.saved += 1
+
+    def _say(self, sentence): self.report(sentence); return {}
 
     def _once(self, sentence):
         if sentence not in self.said: self.said.add(sentence); self.report(sentence)
@@ -136,7 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, up) if known else self._answer(404, none)
 
     def do_POST(self) -> None:
-        ask = dict(setup=self.backend.setup, predict=self.backend.predict, webhook=self.backend.webhook).get(self.path.strip("/"))
+        known = dict(setup=self.backend.setup, predict=self.backend.predict, webhook=self.backend.webhook)
+        ask = known.get(self.path.strip("/"))
         size = self.headers.get("Content-Length", "")
         if not size.isdigit() or int(size) > MAX_BODY:
             self.close_connection = True
@@ -164,4 +177,4 @@ def label_studio_server(
     try: return ThreadingHTTPServer((address, port), handler)
     except (OSError, OverflowError) as e:
         why = getattr(e, "strerror", None) or e
-        raise BertNerError(f"{address}:{port} cannot be used ({why}): choose another --port") from None
+        raise BertNerError(f"{address}:{port} cannot be used ({why}): choose another --port or --address") from None

@@ -122,6 +122,20 @@ def test_two_people_on_one_file(tmp_path):
     assert [e.label for d in read_annotated(tmp_path/"a.jsonl", annotator="z") for e in d.entities] == ["org"]
 
 
+def test_what_a_user_gets_wrong(tmp_path):
+    "Another tool's file, a label that is not there, an offset that does not fit its text, an ending that says nothing."
+    (tmp_path/"a.jsonl").write_text('{"text": "Ann.", "label": [[0, 3, "per"]]}\n')
+    with pytest.raises(BertNerError, match="has no annotated text .*it has no 'spans', 'tokens' or 'answer'"):
+        convert(tmp_path/"a.jsonl", tmp_path/"b.csv", source_format="prodigy")
+    assert convert(tmp_path/"a.jsonl", tmp_path/"b.csv", labels=dict(org="x")).notes[-1][1] == "no span has the label 'org', which --labels names"
+    with pytest.raises(BertNerError, match="does not say its format: name it .--to."): convert(tmp_path/"a.jsonl", tmp_path/"b.tsv")
+    value = dict(start=0, end=2, text="Ann", labels=["per"])
+    (tmp_path/"c.json").write_text(json.dumps([dict(data=dict(text="Ann."), annotations=[dict(result=[dict(type="labels", value=value)])])]))
+    report = ConversionReport()
+    assert not next(read_annotated(tmp_path/"c.json", report=report)).entities
+    assert report.notes == [("c.json: task 1", "rejected: the span 0-2 'per' is to have the text 'Ann', and has another")]
+
+
 def test_brat_fragments(tmp_path):
     (tmp_path/"in").mkdir()
     (tmp_path/"in"/"a.txt").write_text("New\nYork and Los big Angeles", newline="")
@@ -134,8 +148,10 @@ def test_brat_fragments(tmp_path):
 
 
 @pytest.mark.parametrize("text,suffix,message", [
-    ("{", ".json", "is not JSON"), ("{}", ".json", "is no list of tasks"), ("x", ".spacy", "is no DocBin of spaCy"),
+    ("[", ".json", "is not JSON"), ("{}", ".json", "no line is of a known format"), ("x", ".spacy", "is no DocBin of spaCy"),
     ("[]", ".json", "has no annotated text"), ('{"a": 1}\n', ".jsonl", "no line is of a known format"),
+    ('{"text": "x", "entities": 3}', ".jsonl", "no line is of a known format"), ("x", ".jsonl.gz", "is compressed: unpack it first"),
+    ('{"text": "x", "entities": [1]}', ".json", "has no annotated text"), ('{"a": 1}', ".tsv", "row 1: "),
 ])
 def test_files_that_are_something_else(text, suffix, message, tmp_path):
     if suffix == ".spacy": pytest.importorskip("spacy")
