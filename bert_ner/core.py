@@ -82,9 +82,9 @@ ROOT = find_project_root()
 def project_file(
     name: str,   # relative to the project's root
 ) -> Path:
-    "A file or folder of the project; outside of a project, that of the clone or the wheel that this library is in."
-    places = (ROOT/name, LIBRARY_DIR.parent/name, LIBRARY_DIR/"project"/name)
-    return next((p for p in places if p.exists()), ROOT/name)
+    "A file or folder of the project; outside of a project, the copy that the wheel has of some."
+    copy = LIBRARY_DIR/"project"/name
+    return copy if copy.exists() and not (ROOT/name).exists() else ROOT/name
 
 def list_notebooks() -> list[Path]:  # absolute
     "The numbered notebooks of the project in reading order; those of `nbs/experiments` come last."

@@ -17,7 +17,9 @@ def load_templates(
     folder: Path | None = None,     # holds frames.txt, slots.json and names/; `nbs/sample` of the project by default
 ) -> tuple[list[str], dict, dict]:  # templates; slot -> {"type", "patterns"}; list name -> names
     "The templates, slots and names in `folder`. Raises `BertNerError` if they are missing."
-    folder = Path(folder or project_file("nbs/sample"))
+    own = LIBRARY_DIR.parent/"nbs"/"sample"          # of the clone that this library is in, whatever the project is
+    if folder is None: folder = next((p for p in (project_file("nbs/sample"), own) if p.exists()), ROOT/"nbs"/"sample")
+    folder = Path(folder)
     if not (folder/"frames.txt").exists():
         raise BertNerError(
             f"{folder} has no frames.txt: run this inside the project, or set BERT_NER_ROOT to its folder"
