@@ -86,7 +86,8 @@ def check_spans(
         if a == b: reject(f"{shown} is white space"); continue
         if (a, b) != (start, end): report.note(place, f"{shown} has white space at its edge: {a}-{b} is used")
         if (a, b, label) in found: reject(f"{shown} stands there twice"); continue
-        found[a, b, label] = Entity(a, b, label, text[a:b], *score or [1.0])
+        certain = float(score[0]) if score and isinstance(score[0], (int, float)) else 1.0
+        found[a, b, label] = Entity(a, b, label, text[a:b], certain)
     return sorted(found.values(), key=lambda e: (e.start, -e.end, e.label))
 
 # %% ../nbs/00n_formats.ipynb #279f272b
@@ -276,7 +277,7 @@ def _brat(path: Path) -> Iterator[tuple[str, Any]]:
         place = file.relative_to(path).as_posix()
         try:
             with open(file.with_suffix(".txt"), encoding="utf-8", newline="") as f: text = f.read()
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").split("\n")
         except FileNotFoundError: yield place, RejectedText(f"{file.with_suffix('.txt').name} is missing"); continue
         except UnicodeDecodeError: yield place, RejectedText("it is not UTF-8"); continue
         yield place, Record(text, [_brat_span(text, line) for line in lines if line.startswith("T")])
@@ -413,8 +414,9 @@ def _checked(found_at, report, labels, annotator):
                 except (AttributeError, KeyError, TypeError) as e: raise RejectedText(_structure(e)) from None
                 _choose(text, record.annotator, spans, annotator, first)
             except RejectedText as e: report.rejected_texts += 1; report.note(place, f"rejected: {e}"); continue
-            entities = check_spans(text, spans, place, report, labels)
-            yield AnnotatedText(text, tuple(entities), _valid_words(text, record.words), record.is_sentence, place)
+            entities, words = check_spans(text, spans, place, report, labels), _valid_words(text, record.words)
+            if words is None and record.words is not None: report.note(place, "its words do not lie in the text: ours are used")
+            yield AnnotatedText(text, tuple(entities), words, record.is_sentence, place)
 
 def read_tasks(
     tasks: Iterable[dict[str, Any]],         # Label Studio's
@@ -440,9 +442,10 @@ def _choose(text, by, spans, annotator, first):
     "Raises `RejectedText` for another annotator's answer to a text."
     if annotator and by != annotator: raise RejectedText(f"it is by {by or 'nobody'}, not {annotator}")
     if not by: return
-    other, theirs = first.setdefault(text, (by, set(map(tuple, spans))))
+    mine = {repr(tuple(s)) for s in spans}
+    other, theirs = first.setdefault(text, (by, mine))
     if other == by: return
-    same = set(map(tuple, spans)) == theirs
+    same = mine == theirs
     raise RejectedText(f"it is {by}'s answer, {other}'s is taken: they {'agree' if same else 'differ'}")
 
 # %% ../nbs/00n_formats.ipynb #82ffab80

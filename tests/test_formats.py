@@ -129,6 +129,12 @@ def test_what_a_user_gets_wrong(tmp_path):
         convert(tmp_path/"a.jsonl", tmp_path/"b.csv", source_format="prodigy")
     assert convert(tmp_path/"a.jsonl", tmp_path/"b.csv", labels=dict(org="x")).notes[-1][1] == "no span has the label 'org', which --labels names"
     with pytest.raises(BertNerError, match="does not say its format: name it .--to."): convert(tmp_path/"a.jsonl", tmp_path/"b.tsv")
+    task = dict(text="Ann.", spans=[dict(start=0, end=3, label=["per"])], tokens=[dict(start=2, end=9)], _annotator_id="x")
+    (tmp_path/"d.jsonl").write_text(json.dumps(task) + "\n" + json.dumps(task | dict(_annotator_id="y")))
+    report = ConversionReport()
+    assert [d.words for d in read_annotated(tmp_path/"d.jsonl", report=report)] == [None] and report.rejected_spans == 1
+    assert [what for _, what in report.notes][1:] == [
+        "its words do not lie in the text: ours are used", "rejected: it is y's answer, x's is taken: they agree"]
     value = dict(start=0, end=2, text="Ann", labels=["per"])
     (tmp_path/"c.json").write_text(json.dumps([dict(data=dict(text="Ann."), annotations=[dict(result=[dict(type="labels", value=value)])])]))
     report = ConversionReport()
