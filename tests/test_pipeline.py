@@ -121,7 +121,9 @@ def test_the_shell_finds_entities(name):
 
 def test_another_clone_pulls_what_was_pushed(tmp_path, name):
     "One clone pushes to the default remote beside it, the other pulls and has nothing to do; the model is fetched by its tag."
-    def sh(*command, cwd):
+    def sh(program, *command, cwd):
+        beside = Path(sys.executable).with_name(program)            # dvc, which need not be on the path
+        command = [beside if beside.exists() else program, *command]
         done = subprocess.run([str(c) for c in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
         assert not done.returncode, done.stdout[-2000:]
         return done.stdout
