@@ -6,7 +6,7 @@
 __all__ = ['READERS', 'WRITERS', 'AnnotatedText', 'ConversionReport', 'RejectedText', 'check_spans', 'flatten', 'cut_words',
            'to_sentences', 'Record', 'from_utf16', 'parse_prodigy', 'parse_doccano', 'parse_jsonl',
            'parse_label_studio', 'detect_format', 'read_annotated', 'read_tasks', 'to_prodigy', 'to_doccano',
-           'to_label_studio', 'write_annotated', 'convert', 'is_annotated_text', 'read_sentences']
+           'to_jsonl', 'to_label_studio', 'write_annotated', 'convert', 'is_annotated_text', 'read_sentences']
 
 # %% ../nbs/00n_formats.ipynb #5d9e4110
 import json, re
@@ -45,6 +45,10 @@ class ConversionReport:
 
     def note(self, place: str, what: str) -> None: self.notes.append((place, what))
 
+    def reject_span(self, place: str, what: str) -> None: self.rejected_spans += 1; self.note(place, f"rejected: {what}")
+
+    def reject_text(self, place: str, what: Any) -> None: self.rejected_texts += 1; self.note(place, f"rejected: {what}")
+
     def __str__(self) -> str:
         texts, spans = self.texts - self.rejected_texts, self.spans - self.rejected_spans
         parts = f" as {self.sentences:,} sentence{'s' * (self.sentences != 1)}" if self.sentences else ""
@@ -67,7 +71,7 @@ def check_spans(
     """The valid ones among `spans`, without white space or invisible characters at their edges; the others are counted
     and noted."""
     found: dict[tuple[int, int, str], Entity] = {}
-    def reject(what): report.rejected_spans += 1; report.note(place, f"rejected: {what}")
+    def reject(what): report.reject_span(place, what)
     for span in spans:
         report.spans += 1
         if isinstance(span, str): reject(span); continue           # what a reader found wrong
@@ -100,9 +104,8 @@ def flatten(
     for e in sorted(document.entities, key=lambda e: (e.start - e.end, e.start)):
         over = next((k for k in kept if e.start < k.end and k.start < e.end), None)
         if over is None: kept.append(e); continue
-        report.rejected_spans += 1
         shown = f"the span {e.start}-{e.end} {e.label!r} overlaps {over.start}-{over.end} {over.label!r}"
-        report.note(document.place, f"rejected: {shown}")
+        report.reject_span(document.place, shown)
     return sorted(kept, key=lambda e: e.start)
 
 def cut_words(
@@ -120,6 +123,14 @@ def cut_words(
         for x, y in zip(cuts, cuts[1:]): out += [(x + m.start(), x + m.end()) for m in re.finditer(r"\S+", text[x:y])]
     return out
 
+def _bounded(document, entities, words, report):
+    "Those of `entities` that begin and end with one of `words`."
+    starts, ends = {a for a, _ in words}, {b for _, b in words}
+    kept = [e for e in entities if e.start in starts and e.end in ends]
+    for e in entities:
+        if e not in kept: report.reject_span(document.place, f"at {e.start}-{e.end} {e.label!r} the source has no words")
+    return kept
+
 def to_sentences(
     document: AnnotatedText,
     report: ConversionReport,
@@ -132,13 +143,7 @@ def to_sentences(
     if not offsets: raise RejectedText("it has no word")
     for a, b in offsets:
         if fault := word_error(text[a:b]): raise RejectedText(f"at {a}: {fault}")
-    starts, ends = {a for a, _ in offsets}, {b for _, b in offsets}
-    lost = [e for e in entities if e.start not in starts or e.end not in ends]
-    for e in lost:
-        report.rejected_spans += 1
-        report.note(document.place, f"rejected: at {e.start}-{e.end} {e.label!r} the source has no words")
-    entities = [e for e in entities if e not in lost]
-    found = split_tagged_sentences(text, entities, offsets)
+    found = split_tagged_sentences(text, _bounded(document, entities, offsets, report), offsets)
     if document.is_sentence: found = [[w for s in found for w in s]]
     return [([text[a:b] for a, b, _ in s], [tag for *_, tag in s]) for s in found]
 
@@ -353,7 +358,10 @@ _LINES = (".jsonl", ".jsonlines", ".ndjson")
 _PACKED = (".gz", ".bz2", ".xz", ".zst")
 _SUFFIXES = {".csv": "csv", ".conll": "conll", ".spacy": "spacy", ".json": "label-studio"}
 
-def _is_dataset(folder): return any((folder/name).exists() for name in ("state.json", "dataset_dict.json"))
+def _folder_format(folder):
+    if any((folder/name).exists() for name in ("state.json", "dataset_dict.json")): return "datasets"
+    if (folder/"_manifest.json").is_file(): return "annotate"
+    return "brat" if any(folder.glob("**/*.ann")) else ""
 
 def detect_format(
     path: str | Path,  # a file or folder
@@ -362,9 +370,7 @@ def detect_format(
     path = Path(path)
     if not path.exists(): raise BertNerError(f"there is no {path}")
     if path.is_dir():
-        if _is_dataset(path): return "datasets"
-        if (path/"_manifest.json").is_file(): return "annotate"
-        if next(path.glob("**/*.ann"), None): return "brat"
+        if kind := _folder_format(path): return kind
         raise BertNerError(f"{path} is a folder without .ann files and no data set of Hugging Face: name a file in it")
     if path.suffix in _PACKED and Path(path.stem).suffix in (*_LINES, ".json"):
         raise BertNerError(f"{path} is compressed: unpack it first")
@@ -413,7 +419,7 @@ def _checked(found_at, report, labels, annotator):
                 try: spans = [*record.spans]
                 except (AttributeError, KeyError, TypeError) as e: raise RejectedText(_structure(e)) from None
                 _choose(text, record.annotator, spans, annotator, first)
-            except RejectedText as e: report.rejected_texts += 1; report.note(place, f"rejected: {e}"); continue
+            except RejectedText as e: report.reject_text(place, e); continue
             entities, words = check_spans(text, spans, place, report, labels), _valid_words(text, record.words)
             if words is None and record.words is not None: report.note(place, "its words do not lie in the text: ours are used")
             yield AnnotatedText(text, tuple(entities), words, record.is_sentence, place)
@@ -461,21 +467,21 @@ def to_prodigy(document: AnnotatedText, report: ConversionReport) -> dict[str, A
     tokens = [dict(text=text[a:b], start=a, end=b, id=i, ws=text[b:b + 1].isspace()) for i, (a, b) in enumerate(words)]
     spans = [
         dict(start=e.start, end=e.end, label=e.label, token_start=starts[e.start], token_end=ends[e.end])
-        for e in document.entities if e.start in starts and e.end in ends
+        for e in _bounded(document, document.entities, words, report)
     ]
-    _lost(document, report, words)
     return dict(text=text, tokens=tokens, spans=spans, answer="accept")
-
-def _lost(document, report, words):
-    starts, ends = {a for a, _ in words}, {b for _, b in words}
-    for e in document.entities:
-        if e.start in starts and e.end in ends: continue
-        report.rejected_spans += 1
-        report.note(document.place, f"rejected: at {e.start}-{e.end} {e.label!r} the source has no words")
 
 def to_doccano(document: AnnotatedText) -> dict[str, Any]:
     "A line that doccano imports."
     return dict(text=document.text, label=[[e.start, e.end, e.label] for e in document.entities])
+
+def to_jsonl(
+    document: AnnotatedText,
+    predictions: bool = False,  # a model's, with their scores
+) -> dict[str, Any]:
+    "A line that `parse_jsonl` reads."
+    rows = [e.to_dict() for e in document.entities]
+    return dict(text=document.text, entities=[{k: v for k, v in e.items() if predictions or k != "score"} for e in rows])
 
 def to_label_studio(
     document: AnnotatedText,
@@ -499,8 +505,7 @@ def _write_label_studio(path, documents, report, predictions):
     path.write_text(json.dumps(tasks, ensure_ascii=False, indent=1), encoding="utf-8")
 
 def _write_jsonl(path, documents, report, predictions):
-    def entity(e): return {k: v for k, v in e.to_dict().items() if predictions or k != "score"}
-    _write_lines(path, (dict(text=d.text, entities=[*map(entity, d.entities)]) for d in documents))
+    _write_lines(path, (to_jsonl(d, predictions) for d in documents))
 
 def _write_spacy(path, documents, report, predictions):
     _require("spacy", "a .spacy file")
@@ -546,8 +551,7 @@ def _sentences(documents, report) -> Iterator[tuple[list[str], list[str]]]:
         before = report.rejected_spans
         try: found = to_sentences(d, report)
         except RejectedText as e:
-            report.rejected_texts += 1; report.rejected_spans = before + len(d.entities)
-            report.note(d.place, f"rejected: {e}"); continue
+            report.reject_text(d.place, e); report.rejected_spans = before + len(d.entities); continue
         report.sentences += len(found)
         yield from found
     if not report.sentences:
@@ -642,7 +646,7 @@ def is_annotated_text(
 ) -> bool:             # False for CSV and CoNLL, packed or not, and for what is not there
     "Whether a corpus has a format of spans, or is a data set of Hugging Face."
     path = Path(path)
-    if path.is_dir(): return _is_dataset(path) or (path/"_manifest.json").is_file() or any(path.glob("**/*.ann"))
+    if path.is_dir(): return bool(_folder_format(path))
     return path.is_file() and path.suffix in (*_LINES, ".json", ".spacy")
 
 def read_sentences(

@@ -112,15 +112,13 @@ class LabelStudioBackend:
         return {}
 
     def _append(self, found):
-        entities = [{k: v for k, v in e.to_dict().items() if k != "score"} for e in found.entities]
-        row = dict(text=found.text, entities=entities)
         with self.lock:
             try:
                 with open(self.save, "ab+") as f:
                     if f.tell():
                         f.seek(-1, 2)
                         if f.read(1) != b"\n": f.write(b"\n")         # after a crash
-                    f.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                    f.write(json.dumps(to_jsonl(found), ensure_ascii=False).encode() + b"\n")
             except OSError as e: raise BertNerError(f"{self.save} cannot be written: {e.strerror}") from None
             self.saved += 1
 
