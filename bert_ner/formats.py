@@ -515,7 +515,8 @@ def _write_spacy(path, documents, report, predictions):
     for d in documents:
         borders = {x for e in d.entities for x in (e.start, e.end)}
         doc = spacy_doc(d.text, borders) if d.words is None else _doc_of_words(d, report)
-        spans = [doc.char_span(e.start, e.end, label=e.label) for e in d.entities]
+        bounded = _bounded(d, d.entities, [(t.idx, t.idx + len(t)) for t in doc], report)
+        spans = [doc.char_span(e.start, e.end, label=e.label) for e in bounded]
         doc.ents = filter_spans(spans)
         if len(doc.ents) < len(spans): doc.spans["sc"] = SpanGroup(doc, name="sc", spans=spans)
         docs.add(doc)

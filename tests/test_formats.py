@@ -194,6 +194,17 @@ def test_what_annotate_wrote(kind, mini_tagger_folder, tmp_path):
 # --- the libraries that own them
 
 @pytest.mark.spacy
+def test_spacy_takes_no_span_that_the_words_of_the_source_leave_out(tmp_path):
+    pytest.importorskip("spacy")
+    tokens = [dict(text="In", start=0, end=2, id=0), dict(text="now", start=9, end=12, id=1)]
+    line = dict(text="In Paris now", tokens=tokens, spans=[dict(start=3, end=8, label="geo"), dict(start=9, end=12, label="tim")])
+    (tmp_path/"a.jsonl").write_text(json.dumps(line))
+    report = convert(tmp_path/"a.jsonl", tmp_path/"a.spacy")
+    assert (report.spans, report.rejected_spans) == (2, 1) and "at 3-8 'geo' the source has no words" in report.notes[-1][1]
+    assert [e.label for d in read_annotated(tmp_path/"a.spacy") for e in d.entities] == ["tim"]
+
+
+@pytest.mark.spacy
 def test_spacy_trains_on_it(tmp_path):
     "spaCy's own corpus reader reads the file, and its entities are ours."
     import spacy
