@@ -14,7 +14,7 @@ extras = {k.removesuffix("_requirements"): v.split() for k, v in cfg.items() if 
 lib, site, git = cfg["lib_path"], cfg["doc_host"] + cfg["doc_baseurl"], cfg["git_url"]
 
 # what commands read of the project; the wheel has a copy, see bert_ner.core.project_file
-PROJECT = ("nbs/07a_page.ipynb", "nbs/voila", "nbs/sample", "deploy", "triton-constraints.txt")
+PROJECT = ("nbs/07a_page.ipynb", "nbs/07f_review_page.ipynb", "nbs/voila", "nbs/sample", "deploy", "triton-constraints.txt")
 
 
 class Build(build_py):

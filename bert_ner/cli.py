@@ -10,7 +10,8 @@ __all__ = ['UsageError', 'OPTION', 'app', 'ENGINE_NAMES', 'Sets', 'Text', 'File'
            'publish', 'read_texts', 'read_input', 'print_json', 'show_entities', 'load_tagger', 'describe_server',
            'tag_and_show', 'infer', 'infer_tensorrt', 'annotate_command', 'stats', 'convert_command', 'repository_dir',
            'prepare_triton', 'rollback_command', 'setup_triton', 'serve_command', 'check_port', 'demo_local',
-           'label_studio_command', 'demo_triton', 'missing_package', 'main', 'run_app']
+           'label_studio_command', 'review_command', 'agreement_command', 'demo_triton', 'missing_package', 'main',
+           'run_app']
 
 # %% ../nbs/09_cli.ipynb #0003
 import csv, json, os, re, signal, sys
@@ -644,7 +645,7 @@ def convert_command(
         Optional[str],
         typer.Option(
             "--from",
-            parser=one_of(*FORMATS, "annotate"),
+            parser=one_of(*FORMATS, "annotate", "review"),
             metavar="NAME",
             help=f"Format of SOURCE: {', '.join(FORMATS)}.  [default: by its ending and content]",
         ),
@@ -837,6 +838,99 @@ def label_studio_command(
         print(f"Label Studio's ML backend on {where}: {backend.tagger.description}; Ctrl-C stops it", flush=True)
         with suppress(KeyboardInterrupt): server.serve_forever()
 
+# %% ../nbs/09_cli.ipynb #5f0e4d74
+@app.command("review", cls=Verb)
+def review_command(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Texts, a line or row each; annotated text; or a queue (.review).")
+    ],
+    save: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="The queue's file.  [default: the name of SOURCE with .review, here]"),
+    ] = None,
+    sentences: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Number of sentences, drawn at random if there are more; 0: all.")
+    ] = 2000,
+    random_share: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="SHARE", help="Share of sentences in random order between the uncertain ones."),
+    ] = .2,
+    overlap: Annotated[
+        bool, typer.Option("--overlap", help="Everybody answers each sentence.  [default: each is answered once]")
+    ] = False,
+    name: Annotated[str, typer.Option(metavar="NAME", help="Who answers; the page can change it.  [default: the user]")] = "",
+    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the texts in CSV, JSONL and Parquet.")] = "text",
+    port: Port = None,
+    model: Model = None,
+    labels: Labels = None,
+    browser: Browser = True,
+):
+    """Review sentences on a page: accept, correct or reject what the model found, the least certain first.
+
+    Every answer is saved at once in a queue, which can be resumed, shared, converted, and used as data.more."""
+    from bert_ner.formats import ConversionReport
+    from bert_ner.review import ReviewQueue
+    from bert_ner.review_widget import serve_review
+    here = Path(f"{source.resolve().name.partition('.')[0]}.review")
+    queue = source if source.suffix == ".review" else save or here
+    port = check_port(port)
+    if not queue.exists():
+        from bert_ner.engines import default_model_dir
+        from bert_ner.tagger import Tagger
+        report = ConversionReport()
+        tagger = Tagger.from_pretrained(model or default_model_dir(), labels=labels)
+        ReviewQueue.create(queue, source, tagger, sentences, random_share, overlap, text_column, report=report)
+        for place, what in report.notes[:20]: print(f"{place}: {what}", file=sys.stderr)
+        if len(report.notes) > 20: print(f"{len(report.notes) - 20:,} more", file=sys.stderr)
+    opened = ReviewQueue(queue)
+    about = opened.meta
+    if queue != source and Path(about["source"]).resolve() != source.resolve():
+        raise BertNerError(f"{queue} is a queue of {about['source']}: choose another name (--save)")
+    p = opened.progress()
+    drawn = f", drawn from {about['sentences']:,}" if about["sentences"] > p["sentences"] else ""
+    print(f"{queue}: {p['sentences']:,} sentences{drawn}, {p['done']:,} answered", flush=True)
+    if name: os.environ["BERT_NER_ANNOTATOR"] = name
+    serve_review(queue, port, browser)
+
+@app.command("agreement", cls=Verb)
+def agreement_command(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="Annotated text, or a queue that two people have answered.")],
+    second: Annotated[Optional[Path], typer.Argument(metavar="SECOND", help="The same texts by somebody else.")] = None,
+    merged: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="Write what is not disputed to this new JSONL, for data.more.")
+    ] = None,
+    disputed: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="Write the disputed texts as FIRST has them to this new JSONL, to be reviewed."),
+    ] = None,
+):
+    """Compare two people's annotations of the same texts: the F1 between them, and where they differ.
+
+    An entity is shared if its bounds and its label are equal; every format that convert reads will do."""
+    from bert_ner.formats import read_annotated, write_annotated
+    from bert_ner.review import ReviewQueue, measure_agreement
+    names = [str(first), str(second)]
+    if second is None:
+        names = ReviewQueue(first).annotators()
+        if len(names) != 2:
+            raise BertNerError(f"{first} has the answers of {', '.join(names) or 'nobody'}: two people's are compared")
+        pair = [read_annotated(first, annotator=n) for n in names]
+    else: pair = [read_annotated(first), read_annotated(second)]
+    found = measure_agreement(*pair)
+    if not found.texts: raise BertNerError(f"{names[0]} and {names[1]} have no text in common")
+    print(f"{found.texts:,} texts of both; {found.only_first:,} only of {names[0]}, {found.only_second:,} only of {names[1]}")
+    print(f"F1 {found.f1():.4f}: {found.shared.total():,} shared entities, {found.first.total():,} only of {names[0]}, "
+          f"{found.second.total():,} only of {names[1]}")
+    for label in sorted(found.shared | found.first | found.second):
+        print(f"{label:8} F1 {found.f1(label):.4f}  {found.shared[label]:6,} {found.first[label]:6,} {found.second[label]:6,}")
+    print(f"{len(found.disputed):,} texts are disputed")
+    for pair_ in found.disputed:
+        print(f"\n{pair_[0].place}: {pair_[0].text}")
+        for who, text in zip(names, pair_):
+            print(f"  {who}: " + (", ".join(f"{e.text} ({e.label}, {e.start}-{e.end})" for e in text.entities) or "nothing"))
+    if merged: write_annotated(merged, found.agreed, "jsonl")
+    if disputed: write_annotated(disputed, (a for a, _ in found.disputed), "jsonl")
+
 # %% ../nbs/09_cli.ipynb #0023-2
 @app.command("demo-triton", cls=Verb)
 def demo_triton(
@@ -869,7 +963,7 @@ SIGPIPE = 13   # of POSIX; `signal` lacks it on Windows
 EXTRAS = {
     "annotate": "annotate", "stats": "annotate", "infer": "serve", "prepare-triton": "serve", "rollback": "serve",
     "serve": "serve", "to-tensorrt": "tensorrt", "infer-tensorrt": "tensorrt", "demo-local": "demo",
-    "demo-triton": "demo",
+    "demo-triton": "demo", "review": "annotate",
 }
 
 def missing_package(

@@ -347,16 +347,22 @@ def _datasets(path: Path) -> Iterator[tuple[str, Any]]:
             except BertNerError as e: yield place, RejectedText(str(e))
 
 # %% ../nbs/00n_formats.ipynb #f6b629c5
+def _review(path: Path) -> Iterator[tuple[str, Any]]:
+    from bert_ner.review import ReviewQueue
+    return ReviewQueue(path).records()
+
 READERS: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
     "prodigy": lambda path: _lines(path, parse_prodigy),
     "doccano": lambda path: _lines(path, parse_doccano),
     "label-studio": lambda path: _tasks(path, parse_label_studio),
     "jsonl": lambda path: _lines(path, parse_jsonl),
     "annotate": _parts, "spacy": _spacy, "brat": _brat, "datasets": _datasets, "conll": _tagged, "csv": _tagged,
+    "review": _review,
 }
 _LINES = (".jsonl", ".jsonlines", ".ndjson")
 _PACKED = (".gz", ".bz2", ".xz", ".zst")
 _SUFFIXES = {".csv": "csv", ".conll": "conll", ".spacy": "spacy", ".json": "label-studio"}
+_QUEUE = ".review"
 
 def _folder_format(folder):
     if any((folder/name).exists() for name in ("state.json", "dataset_dict.json")): return "datasets"
@@ -374,6 +380,7 @@ def detect_format(
         raise BertNerError(f"{path} is a folder without .ann files and no data set of Hugging Face: name a file in it")
     if path.suffix in _PACKED and Path(path.stem).suffix in (*_LINES, ".json"):
         raise BertNerError(f"{path} is compressed: unpack it first")
+    if path.suffix == _QUEUE: return "review"
     if path.suffix == ".tsv": return "csv"
     if path.suffix == ".json":
         with open(path, "rb") as f: is_list = f.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"["
@@ -648,7 +655,7 @@ def is_annotated_text(
     "Whether a corpus has a format of spans, or is a data set of Hugging Face."
     path = Path(path)
     if path.is_dir(): return bool(_folder_format(path))
-    return path.is_file() and path.suffix in (*_LINES, ".json", ".spacy")
+    return path.is_file() and path.suffix in (*_LINES, ".json", ".spacy", _QUEUE)
 
 def read_sentences(
     path: str | Path,                                               # annotated text

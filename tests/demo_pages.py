@@ -57,9 +57,9 @@ def running(command, ready, log, **env):
 
 
 @contextmanager
-def voila(log, port=None, **env):
+def voila(log, port=None, serve="demo", call="serve_page(", **env):
     "The page as `make demo` serves it; gives its address. It must print that and nothing else."
-    code = f"from bert_ner.demo import serve_page; serve_page({port or free_port()}, browser=False)"
+    code = f"from bert_ner.{serve} import *; {call}port={port or free_port()}, browser=False)"
     with running(
         [sys.executable, "-W", "error::UserWarning", "-c", code], r"http://127\.0\.0\.1:\d+/", log, **env
     ) as url:
@@ -135,10 +135,10 @@ def opened(browser, url, ready=".ner-demo .ner-text", **kw):
 
 
 @contextmanager
-def jupyterlab(folder, **env):
+def jupyterlab(folder, notebook="07a_page.ipynb", **env):
     "JupyterLab on a copy of the page's notebook in `folder`; gives the notebook's address."
     (folder/"work").mkdir()
-    shutil.copy(ROOT/"nbs"/"07a_page.ipynb", folder/"work")
+    shutil.copy(ROOT/"nbs"/notebook, folder/"work")
     port, apart = (
         free_port(),
         {f"JUPYTER{k}": str(folder / "jupyter") for k in ("_CONFIG_DIR", "LAB_SETTINGS_DIR", "LAB_WORKSPACES_DIR")},
@@ -157,7 +157,7 @@ def jupyterlab(folder, **env):
         "--LabApp.expose_app_in_browser=True",
     ]
     with running(command, rf"http://127\.0\.0\.1:{port}/lab\?token=\w+", folder/"log.txt", **env, **apart) as url:
-        yield url.replace("/lab?", "/lab/tree/07a_page.ipynb?")
+        yield url.replace("/lab?", f"/lab/tree/{notebook}?")
 
 
 def lab(page, command, **args):

@@ -22,7 +22,7 @@ from bert_ner.core import ROOT
 from bert_ner.engines import default_model_dir
 
 PROGRAM = str(Path(sys.executable).parent/"bert-ner")
-VERBS = "run-stage train to-onnx to-tensorrt experiments push publish infer infer-tensorrt annotate stats convert prepare-triton rollback setup-triton serve demo-local label-studio demo-triton".split()
+VERBS = "run-stage train to-onnx to-tensorrt experiments push publish infer infer-tensorrt annotate stats convert prepare-triton rollback setup-triton serve demo-local label-studio review agreement demo-triton".split()
 OURS = [v for v in VERBS if v not in ("annotate", "stats")]
 
 
