@@ -11,7 +11,7 @@ function render({ model, el: root }) {
   const alike = new BroadcastChannel("bert-ner review");
   alike.onmessage = ({ data }) => { if (data.asks === me && data.view !== view) alike.postMessage({ taken: me, by: view, view: data.view }); else if (data.taken === me && data.view === view) other(); };
   let item = null, entities = [], chosen = null, from = null, units = null;    // the sentence, what is marked in it, the first and last chosen word
-  let done = [], undone = [], asked = 0, busy = false, drafting = 0;
+  let done = [], undone = [], asked = 0, busy = false, ended = false, drafting = 0;
 
   const name = el("input", { type: "text", value: kept("bert-ner annotator") || start.annotator, spellcheck: false, maxLength: 60, onchange: rename });
   const bar = el("progress", { max: 1, value: 0 }), told = el("span", { className: "ner-told" });
@@ -50,8 +50,16 @@ function render({ model, el: root }) {
   }
   const warn = (text) => { alert.textContent = text; alert.hidden = !text; };
   const say = (text) => { status.textContent = text; };
+  function stopped() {
+    const voila = !!document.body.dataset.voila, why = "The kernel has stopped. What you have answered is saved";
+    ended = true;
+    say("");
+    warn(voila ? `${why}.` : `${why}: run the cell again.`);
+    if (voila) alert.append(" ", el("button", { type: "button", className: "ner-button", onclick: () => location.reload() }, "Reload the page"));
+  }
 
   async function turn(kind, more) {                                           // one question at a time; what comes back says what to show. null: it failed
+    if (ended) return stopped();
     if (busy) return null;
     busy = true;
     root.ariaBusy = "true";
@@ -242,6 +250,7 @@ function render({ model, el: root }) {
   const gone = () => { if (drafting) draft(); };
   addEventListener("pagehide", gone);
   model.on("msg:custom", receive);
+  model.on("comm_live_update", stopped);
   stored("bert-ner window", me);
   alike.postMessage({ asks: me, view });
   setTimeout(() => turn("take"), 100);                                        // time for the other tab to speak up
@@ -251,6 +260,7 @@ function render({ model, el: root }) {
     removeEventListener("pagehide", gone);
     removeEventListener("pointerup", drop);
     model.off("msg:custom", receive);
+    model.off("comm_live_update", stopped);
   };
 }
 
