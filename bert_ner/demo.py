@@ -6,15 +6,16 @@
 __all__ = ['CONFIRMED', 'EXAMPLES', 'FUNCTION_WORDS', 'MAX_TEXT_CHARS', 'PAGE', 'PAGE_CSS', 'MAX_CACHED_CHARS',
            'tag_with_alternatives', 'touched_words', 'apply_correction', 'apply_corrections', 'entities_to_json',
            'entities_to_csv', 'corrections_csv', 'detect_foreign_language', 'available_engines', 'about_engine',
-           'describe', 'page_script', 'answer_message', 'NerWidget', 'page_model', 'demo', 'serve_notebook',
-           'serve_page']
+           'describe', 'page_script', 'answer_message', 'OtherTagger', 'NerWidget', 'count_entities', 'count_annotated',
+           'page_model', 'demo', 'serve_notebook', 'serve_page']
 
 # %% ../nbs/07_demo.ipynb #0003
-import csv, io, json, logging, os, re, sys, time, unicodedata, uuid
+import csv, io, json, logging, os, re, sys, tempfile, time, unicodedata, uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from fastcore.basics import patch
 from .core import *
 from .spans import *
@@ -23,6 +24,7 @@ from .engines import *
 from .tagger import *
 from .render import *
 from .corpus import corpus_csv
+from .formats import ConversionReport, read_annotated
 from IPython.display import HTML, display
 import anywidget, traitlets
 import numpy as np
@@ -268,7 +270,7 @@ def about_engine(
     folder: Path,  # the tagger's folder
 ) -> dict:         # encoder, corpus, sentences, date, as far as known
     "How the model of `engine` was trained, as far as known."
-    if engine == "triton": return {}
+    if engine == "triton" or engine.startswith("other "): return {}
     try:
         if engine == "pretrained": return model_info(pretrained_dir())
         return model_info(Path(folder).parent/"baseline" if engine == "baseline" else folder)
@@ -306,6 +308,13 @@ def answer_message(
         told = dict(error=f"This should not happen ({type(e).__name__}: {e}): please report it".replace("\n", " "))
     return dict(id=ask.get("id"), kind=ask["kind"], **told)
 
+class OtherTagger:
+    "Another program as a tagger."
+    def __init__(self,
+        find: Callable[[str], Any],  # text -> what `Entities.from_results` takes, e.g. a transformers pipeline
+    ): self.find = find
+    def tag(self, text: str) -> Entities: return Entities.from_results(text, self.find(text))
+
 class NerWidget(anywidget.AnyWidget):
     "Type, and the entities appear in place. Raises `BertNerError` if `folder` has no such `engine`."
     _esm, _css = page_script("page"), PAGE_CSS
@@ -315,8 +324,10 @@ class NerWidget(anywidget.AnyWidget):
         triton_url: str,  # initial content of the address field
         engine: str,      # the initial engine
         labels: dict[str, str] | None = None,  # other names for the model's labels
+        taggers: dict[str, Callable[[str], Any]] | None = None,  # other programs, see `demo`
     ):
         self.folder, self.engines = Path(folder), available_engines(folder, labels)
+        for name, f in (taggers or {}).items(): self.engines[f"other {name}"] = name, lambda url, f=f: OtherTagger(f)
         self.types = model_labels(folder, labels)
         self.taggers, self.found, self.abouts = {}, {}, {k: about_engine(k, folder) for k in self.engines}
         if engine not in self.engines:
@@ -353,10 +364,11 @@ class NerWidget(anywidget.AnyWidget):
 # %% ../nbs/07_demo.ipynb #0035
 @patch
 def handle_message(self: NerWidget,
-    ask: dict,  # id, kind ("tag", "file", "words", "sentence", "decode"), and its arguments
+    ask: dict,  # id, kind ("tag", "file", "words", "sentence", "decode", "summary"), and its arguments
 ) -> dict:      # id, kind, and the result, or `error`
     "The response to the page's message `ask`."
-    kinds = dict(tag=self.tag, file=self.export_file, words=self.words, sentence=self.sentence, decode=self.decode)
+    kinds = dict(tag=self.tag, file=self.export_file, words=self.words, sentence=self.sentence, decode=self.decode,
+                 summary=self.summary)
     return answer_message(kinds, ask)
 
 # %% ../nbs/07_demo.ipynb #0036
@@ -443,13 +455,51 @@ def sentence(self: NerWidget,
     inside = [[e.start, e.end, e.label] for e in entities if start <= e.start < end]
     return dict(start=start, end=end, words=text[start:end], entities=inside)
 
+# %% ../nbs/07_demo.ipynb #d8bbe040
+def count_entities(
+    found: Iterable[Sequence[Entity]],  # of each text
+) -> dict:                              # texts; entities: [label, text, count] of each, the most frequent first
+    "How often each entity occurs."
+    counts, texts = Counter(), 0
+    for entities in found:
+        texts += 1
+        counts.update((e.label, " ".join(e.text.split())) for e in entities)
+    return dict(texts=texts, entities=[[*key, n] for key, n in counts.most_common()])
+
+def count_annotated(
+    name: str,    # of the file
+    data: bytes,  # its content
+) -> dict:        # what `count_entities` gives, and rejected: texts and entities
+    "The entities of a file of annotated text, such as `annotate` writes. Raises `BertNerError` if it is none."
+    with tempfile.TemporaryDirectory() as d:
+        file = Path(d)/Path(name).name
+        file.write_bytes(data)
+        report = ConversionReport()
+        try: counted = count_entities(t.entities for t in read_annotated(file, None, report))
+        except BertNerError as e: raise BertNerError(str(e).replace(f"{d}/", "")) from None
+    return {**counted, "rejected": report.rejected_texts + report.rejected_spans}
+
+@patch
+def summary(self: NerWidget,
+    ask: dict,  # texts: [text, edits] of each file, in the order of the page; engines, url
+) -> dict:      # files: what `count_entities` gives, or `error`, for each text
+    "What one engine finds in several texts, with the corrections that were made."
+    def count(text, edits):
+        try: found = self.predict_cached(text, ask["engines"][0], ask["url"])[0]
+        except BertNerError as e: return dict(error=str(e))
+        return count_entities([apply_corrections(text, found, edits, self.types)[0]])
+    return dict(files=[count(*t) for t in ask["texts"]])
+
 # %% ../nbs/07_demo.ipynb #0038a-2
 @patch
 def decode(self: NerWidget,
     ask: dict,  # data: a file's bytes; name: its name; encoding: "" or the user's choice
-) -> dict:      # text
-    "The text of a file, with the page's line ends. Raises `BertNerError` if it is not text, or too long."
+) -> dict:      # text; of a file of annotated text None, and counted: see `count_annotated`
+    """The text of a file, with the page's line ends; the entities of a file that `annotate` or another tool wrote.
+
+    Raises `BertNerError` if it is not text, or too long."""
     name = ask["name"]
+    if name.lower().endswith((".jsonl", ".json", ".conll")): return dict(text=None, counted=count_annotated(name, ask["data"]))
     text = decode_text(ask["data"], ask.get("encoding", ""), name).replace("\r\n", "\n").replace("\r", "\n")
     odd = re.search(r"[\0-\x08\x0e-\x1a]", text)
     if odd:
@@ -484,6 +534,8 @@ def export_file(self: NerWidget,
         for e in found(text, ask.get("edits", []), engine, ask["url"])[0]
         if e.label not in ask["hidden"] and e.score >= ask["least"]
     ]
+    if what in ("conll", "html") and any(b.start < a.end for a, b in zip(shown, shown[1:])):
+        raise BertNerError("some entities overlap: only JSON and CSV can hold them")
     writers: dict[str, tuple[str, Callable[[], str]]] = dict(
         json=("application/json", lambda: entities_to_json(text, shown, engine)),
         csv=("text/csv;charset=utf-8", lambda: entities_to_csv(shown)),
@@ -518,11 +570,13 @@ def demo(
     triton_url: str | None = None,  # default: BERT_NER_TRITON, else localhost:8001
     engine: str | None = None,      # chosen at first; see `page_model`
     labels: dict[str, str] | None = None,  # other names for its labels; default: BERT_NER_LABELS (JSON)
+    taggers: dict[str, Callable[[str], Any]] | None = None,  # other programs by their names, e.g. transformers pipelines
 ) -> NerWidget:                     # a widget, to be displayed
     "The page for the tagger in `folder` and the server at `triton_url`. Raises `BertNerError` as `page_model` does."
     folder, engine = page_model(folder, engine)
     url = triton_url or os.environ.get("BERT_NER_TRITON") or "localhost:8001"
-    return NerWidget(folder, url, engine, labels or json.loads(os.environ.get("BERT_NER_LABELS") or "null"))
+    labels = labels or json.loads(os.environ.get("BERT_NER_LABELS") or "null")
+    return NerWidget(folder, url, engine, labels, taggers)
 
 # %% ../nbs/07_demo.ipynb #0053
 def serve_notebook(

@@ -7,10 +7,10 @@ __all__ = ['Entities', 'spacy_doc', 'TagPrediction', 'check_sentences', 'WordTag
            'compare_taggers']
 
 # %% ../nbs/00_tagger.ipynb #0003
-import asyncio, copy, json, os, threading
+import asyncio, copy, json, os, re, threading
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -38,6 +38,17 @@ class Entities(list[Entity]):
     def __getitem__(self, i: slice, /) -> "Entities": ...
     def __getitem__(self, i, /):
         return Entities(super().__getitem__(i), self.text) if isinstance(i, slice) else super().__getitem__(i)
+
+    @classmethod
+    def from_results(cls,
+        text: str,              # the text
+        results: Iterable[Any], # of each entity an `Entity`, (start, end, label), or a dict as transformers' pipeline gives it
+    ) -> "Entities":            # sorted; they may overlap
+        """What another program has found in a text. Tokens of a pipeline without aggregation become entities as its
+        "simple" strategy makes them.
+
+        Raises `BertNerError` if one has no label, or does not lie in the text."""
+        return cls(_from_results(text, results), text)
 
     def __repr__(self) -> str:
         return (
@@ -87,6 +98,27 @@ class Entities(list[Entity]):
             doc, name="bert_ner", spans=spans, attrs=dict(scores=[e.score for e in self])
         )
         return doc
+
+def _from_results(text, results):
+    found, last = [], None        # [start, end, label, scores] of each; index of the token before
+    for r in results:
+        if isinstance(r, Entity): r = r.to_dict()
+        elif not isinstance(r, Mapping): r = dict(zip(("start", "end", "label", "score"), r))
+        token = r.get("entity")
+        label = r.get("label") or r.get("entity_group") or re.sub("^[BI]-", "", token or "")
+        start, end, score = r.get("start"), r.get("end"), float(r.get("score", 1))
+        if start is None or end is None: raise BertNerError("a result has no start and end: use a fast tokenizer")
+        start, end = int(start), int(end)
+        if not label: raise BertNerError(f"the result at {start}-{end} has no label")
+        if label == "O": continue
+        if not 0 <= start < end <= len(text):
+            raise BertNerError(f"the result {start}-{end} does not lie in the text of {len(text)} characters")
+        goes_on = token and not token.startswith("B-") and found and found[-1][2] == label
+        if goes_on and r.get("index") == last: found[-1][1] = end; found[-1][3].append(score)
+        else: found.append([start, end, label, [score]])
+        last = r["index"] + 1 if token and "index" in r else None
+    entities = (Entity(a, b, t, text[a:b], round(sum(s) / len(s), 4)) for a, b, t, s in found)
+    return sorted(entities, key=lambda e: (e.start, -e.end, e.label))
 
 # %% ../nbs/00_tagger.ipynb #0024-1
 @cache

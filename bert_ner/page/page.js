@@ -90,25 +90,32 @@ class Layer {
     const starts = [];
     let at = 0;
     for (const line of lines) { starts.push(at); at += line.length; }
-    const first = starts[head] ?? at, blocks = [];
-    let next = entities.findIndex((e) => e.end > first);
-    if (next < 0) next = entities.length;
+    const blocks = [];
+    entities.forEach((e, i) => { e.at = i; });
+    this.nested = entities.some((e, i) => i && entities[i - 1].end > e.start);
+    let next = 0, over = [];                                                  // entities that a place lies in, the first to begin first
     for (let i = head; i < lines.length - tail; i++) {
       const block = el("div", { className: "ner-line" }), end = starts[i] + lines[i].length;
+      over = over.filter((e) => e.end > starts[i]);
+      const here = [...over];
+      while (next < entities.length && entities[next].start < end) { const e = entities[next++]; if (e.end > starts[i]) { here.push(e); over.push(e); } }
+      const borders = new Set([end]);
+      for (const e of here) { borders.add(Math.max(e.start, starts[i])); borders.add(Math.min(e.end, end)); }
       let from = starts[i];
-      while (next < entities.length && entities[next].start < end) {
-        const e = entities[next], a = Math.max(e.start, starts[i]), b = Math.min(e.end, end);
-        if (a > from) block.append(text.slice(from, a));
-        const mark = el("mark", { className: `ner-${e.color}` }, text.slice(a, b));
-        if (a === e.start) mark.dataset.label = e.label;
-        if ((entities[next + 1]?.start ?? Infinity) - e.start < 8) mark.classList.add("ner-near");     // its label must not run into the next one
-        mark.entity = e;
-        block.append(mark);
-        from = b;
-        if (e.end > end) break;
-        next++;
+      for (const to of [...borders].sort((a, b) => a - b)) {
+        if (to <= from) continue;
+        let part = text.slice(from, to);
+        for (const e of here.filter((e) => e.start <= from && e.end >= to).reverse()) {      // marks within marks where entities overlap
+          const mark = el("mark", { className: `ner-${e.color}` }, part);
+          if (from === e.start) mark.dataset.label = e.label;
+          const after = entities[e.at + 1];
+          if (after && after.start - e.start < 8 && after.start >= e.end) mark.classList.add("ner-near");       // its label must not run into the next one
+          mark.entity = e;
+          part = mark;
+        }
+        block.append(part);
+        from = to;
       }
-      if (from < end) block.append(text.slice(from, end));
       blocks.push(block);
     }
     const old = [...this.node.children];
@@ -146,7 +153,8 @@ class Layer {
     return range;
   }
 
-  at(offset) {                                                                // the entity at a character
+  at(offset) {                                                                // the entity at a character, the shortest if there are several
+    if (this.nested) return this.entities.filter((e) => e.start <= offset && offset < e.end).sort((a, b) => a.end - a.start - (b.end - b.start))[0];
     let a = 0, b = this.entities.length - 1;
     while (a <= b) {
       const m = (a + b) >> 1, e = this.entities[m];
@@ -158,7 +166,7 @@ class Layer {
 function render({ model, el: root }) {
   const start = model.get("start"), { types, examples, engines, limit } = start;
   const labels = Object.fromEntries(engines), names = Object.keys(types), name = (t) => types[t] ?? t;
-  const files = new Map(), off = new Set(), waiting = new Map(), keep = Keep.of(`bert-ner fix ${names.join(" ")}: `);
+  const files = new Map(), counted = new Map(), off = new Set(), waiting = new Map(), keep = Keep.of(`bert-ner fix ${names.join(" ")}: `);
   const state = { text: start.text, least: 0, sides: [], asked: 0, busy: false, again: false, sort: "start", up: true, all: false, hits: [], hit: -1, ms: 0, read: 0 };
   const voila = !!document.body.dataset.voila;                              // else JupyterLab
   const view = crypto.getRandomValues(new Uint32Array(1))[0];               // two views of one widget get each other's answers
@@ -174,11 +182,13 @@ function render({ model, el: root }) {
   const other = el("select", { onchange: ask }, option("", "nothing"), ...engines.map(([k, v]) => option(k, v)));
   const url = el("input", { type: "text", value: start.url, onchange: ask, spellcheck: false });
   const urlField = field("Triton's address", url);
-  const upload = el("input", { type: "file", multiple: true, accept: ".txt,.text,.md,text/plain", className: "ner-hidden", tabIndex: -1, ariaLabel: "Text files",
+  const upload = el("input", { type: "file", multiple: true, accept: ".txt,.text,.md,.jsonl,.json,.conll,text/plain", className: "ner-hidden", tabIndex: -1, ariaLabel: "Text files",
     onchange: () => { open([...upload.files]); upload.value = ""; } });
   const head = el("div", { className: "ner-row ner-head" }, field("Text from", source), field("Engine", engine), field("Compare with", other), urlField,
     el("button", { type: "button", className: "ner-button", onclick: () => upload.click() }, "Open files…"), upload);
 
+  const tabs = el("div", { className: "ner-tabs ner-row", role: "tablist", ariaLabel: "Your files", hidden: true, onkeydown: walk });
+  const overview = el("section", { className: "ner-overview", role: "tabpanel", ariaLabel: "Summary of your files", hidden: true });
   const chips = names.map((t) => el("button", { type: "button", className: "ner-chip", ariaPressed: "true", title: `Show or hide: ${name(t)}`,
     onclick: () => { off.has(t) ? off.delete(t) : off.add(t); filter(); } },
     el("mark", { className: `ner-${start.colors[t] ?? "other"}` }, t), el("span", {}, name(t)), el("b", {}, "0")));
@@ -239,7 +249,7 @@ function render({ model, el: root }) {
   root.classList.add("ner-demo");
   root.dataset.lmSuppressShortcuts = "true";                                 // JupyterLab's one-letter commands stay out
   root.addEventListener("keydown", (e) => { if (e.key === "Escape" && !card.hidden) { e.preventDefault(); hide(true); } e.stopPropagation(); });
-  root.append(sheet, head, legend, tools, sides, hint, alert, note, el("div", { className: "ner-row ner-under" }, el("div", {}, status, model_), downloads), fixes, list);
+  root.append(sheet, head, tabs, overview, legend, tools, sides, hint, alert, note, el("div", { className: "ner-row ner-under" }, el("div", {}, status, model_), downloads), fixes, list);
 
   // ---------------------------------------------------------------- asking Python
   function send(kind, more = {}, buffers = []) {
@@ -596,7 +606,7 @@ function render({ model, el: root }) {
   }
 
   const read = (value) => ({ file: files.get(value.slice(5)), example: examples[value.slice(8)], kept: [...keep.texts.keys()].find((t) => hash(t) === value.slice(5)) })[value.split(" ")[0]];
-  function choose(value) { const text = value ? read(value) : state.own; if (typeof text === "string") write(text); }
+  function choose(value) { panel(false); const text = value ? read(value) : state.own; if (typeof text === "string") write(text); }
   function write(text) {
     input.value = text;
     state.text = input.value;
@@ -614,33 +624,111 @@ function render({ model, el: root }) {
     const now = source.value, short = (t) => { const line = t.replace(/\s+/g, " ").trim(); return line.length > 40 ? `${line.slice(0, 39)}…` : line; };
     const corrected = [...keep.texts].map(([t, { edits }]) => option(`kept ${hash(t)}`, `${short(t)} (${edits.length})`));
     const list = JSON.stringify([[...files.keys()], [...keep.texts].map(([t, { edits }]) => [hash(t), edits.length])]);
-    if (list === listed) return;
+    if (list === listed) return drawTabs();
     listed = list;
     source.replaceChildren(option("", "your own text"), ...group("Your files", "file", [...files.keys()]), ...group("Examples", "example", Object.keys(examples)),
       ...(corrected.length ? [el("optgroup", { label: "With corrections" }, ...corrected)] : []));
     source.value = now;
     if (source.selectedIndex < 0) source.value = "";
+    drawTabs();
   }
 
   async function open(list, encoding = "") {                                  // Python decodes: one rule for the page and the shell
     const faults = [], good = [], other = [];
+    let tables = false;
     for (const f of list) {
       if (f.size > 4 * limit) { faults.push(`${f.name} is too large: it has ${count(f.size, "byte")}, the page takes ${limit.toLocaleString("en")} characters`); continue; }
       const data = await f.arrayBuffer().catch(() => null);
       if (!data) { faults.push(`${f.name} could not be read`); continue; }
-      const { text, error } = await send("decode", { text: "", edits: [], name: f.name, encoding }, [data]);
+      const { text, counted: found, error } = await send("decode", { text: "", edits: [], name: f.name, encoding }, [data]);
       if (error) { faults.push(error); if (!encoding && / is not UTF-8 /.test(error)) other.push(f); continue; }
+      const same = (place) => (found ? JSON.stringify(counted.get(place)) === JSON.stringify(found) : files.get(place) === text);
       let place = f.name;
-      for (let n = 2; files.has(place) && files.get(place) !== text; n++) place = `${f.name} (${n})`;
-      files.set(place, text);
-      good.push(place);
+      for (let n = 2; (files.has(place) || counted.has(place)) && !same(place); n++) place = `${f.name} (${n})`;
+      if (found) counted.set(place, found); else { files.set(place, text); good.push(place); }
+      tables ||= !!found;
     }
     sources();
-    if (good.length) { source.value = `file ${good[0]}`; choose(source.value); }
+    if (good.length) { source.value = `file ${good[0]}`; choose(source.value); } else if (tables) summarize();
     if (!faults.length) return;
     while (state.busy) await new Promise((f) => setTimeout(f, 50));
     warn(`${faults.join(". ")}.`);
     if (other.length) alert.append(" ", button(`Read ${other.length === 1 ? other[0].name : "them"} as Windows-1252`, () => { warn(""); open(other, "cp1252"); }));
+  }
+
+  // ---------------------------------------------------------------- several files
+  const SUMMARY = "Summary";
+  function tab(label, chosen, open, close) {
+    const node = el("button", { type: "button", className: "ner-tab", role: "tab", ariaSelected: String(chosen), tabIndex: chosen ? 0 : -1, onclick: open }, label);
+    if (close) node.addEventListener("keydown", (e) => { if (e.key === "Delete") { e.preventDefault(); close(); } });
+    return close ? el("span", { className: "ner-tabbed", role: "presentation" }, node,
+      el("button", { type: "button", className: "ner-icon", tabIndex: -1, ariaLabel: `Close ${label}`, title: "Close (Delete)", onclick: close }, icon("M4 4l8 8M12 4l-8 8"))) : node;
+  }
+  function walk(e) {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[e.key], all = [...tabs.querySelectorAll("[role=tab]")], i = all.indexOf(e.target);
+    if (!by || i < 0) return;
+    e.preventDefault();
+    all[(i + by + all.length) % all.length].focus();
+  }
+  function drawTabs() {
+    const focused = tabs.contains(document.activeElement);
+    tabs.hidden = files.size + counted.size < 1;
+    const now = overview.hidden ? source.value : SUMMARY;
+    tabs.replaceChildren(
+      ...[...files.keys()].map((n) => tab(n, now === `file ${n}`, () => { source.value = `file ${n}`; choose(source.value); }, () => shut(n))),
+      tab(SUMMARY, now === SUMMARY, summarize));
+    if (![...tabs.querySelectorAll("[role=tab]")].some((t) => t.tabIndex === 0)) tabs.querySelector("[role=tab]").tabIndex = 0;
+    if (focused) tabs.querySelector("[aria-selected=true]")?.focus();
+    if (!files.size && !counted.size) overview.hidden = true;
+  }
+  function shut(name) {                                                       // its corrections stay
+    const shown = source.value === `file ${name}`;
+    files.delete(name);
+    counted.delete(name);
+    sources();
+    if (!overview.hidden) return files.size + counted.size ? summarize() : choose(source.value);
+    if (shown && files.size) { source.value = `file ${[...files.keys()][0]}`; choose(source.value); }
+    drawTabs();
+  }
+  function panel(on) {                                                        // the summary instead of a text
+    overview.hidden = !on;
+    for (const part of [legend, tools, sides, hint, list]) part.classList.toggle("ner-behind", on);
+    drawTabs();
+  }
+  async function summarize() {
+    panel(true);
+    const texts = [...files], asked = JSON.stringify([[...files.keys()], [...counted.keys()]]);
+    overview.ariaBusy = "true";
+    overview.replaceChildren(el("p", { className: "ner-status" }, texts.length ? "Looking for entities in all files …" : "…"));
+    const { files: found, error } = texts.length ? await send("summary", { text: "", edits: [], texts: texts.map(([, t]) => [t, told(t)]) }) : { files: [] };
+    if (asked !== JSON.stringify([[...files.keys()], [...counted.keys()]])) return;
+    overview.ariaBusy = "false";
+    if (error) { warn(error); return; }
+    const rows = [...texts.map(([n], i) => [n, found[i]]), ...counted], all = new Map();
+    const faults = rows.filter(([, f]) => f.error).map(([n, f]) => `${n}: ${f.error}`), good = rows.filter(([, f]) => !f.error);
+    const seen = new Set(names);
+    for (const [n, f] of good) for (const [label, text, c] of f.entities) {
+      seen.add(label);
+      const k = `${label} ${text}`, row = all.get(k) ?? { label, text, count: 0, files: new Set() };
+      row.count += c;
+      row.files.add(n);
+      all.set(k, row);
+    }
+    const sum = (f, label) => f.entities.reduce((n, [l, , c]) => n + (label === undefined || l === label ? c : 0), 0), num = (n) => el("td", { className: "num" }, n ? n.toLocaleString("en") : "");
+    const head = (texts, first = 1) => el("thead", {}, el("tr", {}, ...texts.map((t, i) => el("th", { scope: "col", className: i >= first ? "num" : "" }, t))));
+    const labelsHere = [...seen].filter((l) => good.some(([, f]) => sum(f, l)));
+    const line = (n, cells, closing) => el("tr", {}, el("th", { scope: "row" }, n, ...closing), ...cells);
+    const total = good.length > 1 ? [line("All", [num(good.reduce((a, [, f]) => a + f.texts, 0)), ...labelsHere.map((l) => num(good.reduce((a, [, f]) => a + sum(f, l), 0))), num(good.reduce((a, [, f]) => a + sum(f), 0))], [])] : [];
+    const away = (n) => (counted.has(n) ? [" ", el("button", { type: "button", className: "ner-icon", ariaLabel: `Close ${n}`, title: "Close", onclick: () => shut(n) }, icon("M4 4l8 8M12 4l-8 8"))] : []);
+    const often = [...all.values()].sort((a, b) => b.count - a.count || a.text.localeCompare(b.text, "en"));
+    const rejected = good.filter(([, f]) => f.rejected).map(([n, f]) => `${n}: ${count(f.rejected, "text or entity", "texts or entities")} could not be read`);
+    overview.replaceChildren(
+      el("div", { className: "ner-scroll" }, el("table", { className: "ner-table" }, el("caption", {}, "Entities in each file"), head(["File", "Texts", ...labelsHere.map((l) => `${l}`), "All"]),
+        el("tbody", {}, ...good.map(([n, f]) => line(n, [num(f.texts), ...labelsHere.map((l) => num(sum(f, l))), num(sum(f))], away(n))), ...total))),
+      el("div", { className: "ner-scroll" }, el("table", { className: "ner-table" }, el("caption", {}, often.length > ROWS ? `The ${ROWS} most frequent of ${count(often.length, "entity", "entities")}` : "The most frequent entities"),
+        head(["Text", "Type", "Count", "Files"], 2), el("tbody", {}, ...often.slice(0, ROWS).map((r) => el("tr", {}, el("td", {}, r.text),
+          el("td", {}, el("mark", { className: `ner-${start.colors[r.label] ?? "other"}` }, r.label), el("span", { className: "ner-name" }, ` ${name(r.label)}`)), num(r.count), num(r.files.size)))))));
+    warn([...faults, ...rejected].join(". "));
   }
 
   // ---------------------------------------------------------------- searching
