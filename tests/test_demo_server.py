@@ -1,5 +1,5 @@
 "The page's server: what it leaves behind, what it rejects at start, what it reads."
-import subprocess, sys
+import json, shutil, subprocess, sys
 
 import psutil
 import pytest
@@ -233,3 +233,87 @@ def test_looks(browser, address, tmp_path):
     with opened(browser, address, color_scheme="light") as page:
         page.emulate_media(color_scheme="dark")                                # in the evening
         page.wait_for_function(f"{page_color} === 'rgb(17, 17, 17)'")
+
+
+def tab_of(page, name): return page.locator(".ner-tabs").get_by_role("tab", name=name, exact=True)
+def tabs(page): return page.locator(".ner-tabs [role=tab]").all_text_contents()
+def chosen_tab(page): return page.locator(".ner-tabs [aria-selected=true]")
+def cells(page, caption):
+    table = page.locator(".ner-overview table").filter(has_text=caption)
+    return [[c.strip() for c in r.locator("th, td").all_text_contents()] for r in table.locator("tbody tr").all()]
+
+
+@pytest.mark.browser
+def test_a_tab_for_each_file_and_a_summary(page):
+    "Files of one name are two; corrections count; what annotate wrote is counted without being tagged."
+    upload, found = page.get_by_label("Text files"), dict(text="x", entities=[dict(start=0, end=1, label="geo", score=.5)])
+    upload.set_input_files([file("t1.txt", b"Mr. Bush met Paris")])
+    settled(page)
+    upload.set_input_files([file("t1.txt", b"Paris, Paris on Monday"), file("found.jsonl", (json.dumps(found) + "\n{broken\n").encode())])
+    expect(chosen_tab(page)).to_have_text("t1.txt (2)")
+    settled(page)
+    assert tabs(page)[-3:] == ["t1.txt", "t1.txt (2)", "Summary"]
+    correct(page, "Monday", "eve event")
+    tab_of(page, "Summary").click()
+    expect(page.locator(".ner-overview caption").first).to_have_text("Entities in each file")
+    rows_ = {r[0]: r[1:] for r in cells(page, "Entities in each file")}
+    assert (rows_["t1.txt"][-1], rows_["t1.txt (2)"][-1], rows_["found.jsonl"][0], rows_["found.jsonl"][-1]) == ("2", "3", "1", "1")
+    often = cells(page, "most frequent")
+    assert ["Paris", "geo place", "3", "2"] in often and ["Monday", "eve event", "1", "1"] in often and ["x", "geo place", "1", "1"] in often
+    expect(alert(page)).to_contain_text("found.jsonl: 1 text or entity could not be read")
+    assert not layer(page).is_visible() and violations(page, ".ner-demo") == []
+    tab_of(page, "t1.txt").press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(layer(page)).to_have_text("Paris, Paris on Monday")
+    settled(page)
+    assert marks(page)[-1] == ("Monday", "eve")
+    tab_of(page, "t1.txt (2)").locator(".ner-cross").click()
+    assert "t1.txt (2)" not in tabs(page)
+    upload.set_input_files([file("no.jsonl", b"nothing\n")])
+    expect(alert(page)).to_contain_text("no.jsonl: no line is of a known format")
+    box(page).fill("")
+    throw_away(page)
+
+
+PIPELINE = """
+import warnings, transformers
+from transformers.utils import logging
+logging.disable_progress_bar(); logging.set_verbosity_error()
+from bert_ner.demo import demo
+pipe = transformers.pipeline("token-classification", {folder!r}, aggregation_strategy="simple", device="cpu")
+nested = lambda text: [(0, 16, "org"), (8, 16, "geo"), (5, 21, "tim")] if text.startswith("Bank") else []
+demo({mini!r}, taggers=dict(pipeline=pipe, nested=nested))
+"""
+
+
+@pytest.mark.browser
+def test_other_programs_on_the_page(browser, tmp_path, mini_tagger_folder):
+    "The output of a transformers pipeline, and entities that overlap: all of them are shown, and none is merged."
+    import transformers
+    from families import make_checkpoint
+    folder = make_checkpoint("bert", tmp_path/"bert")
+    cell = dict(cell_type="code", id="c", metadata={}, outputs=[], execution_count=None,
+                source=PIPELINE.format(folder=str(folder), mini=str(mini_tagger_folder)))
+    nb = json.loads((ROOT/"nbs"/"07a_page.ipynb").read_text())
+    nb["cells"] = [nb["cells"][0], cell]
+    (tmp_path/"page.ipynb").write_text(json.dumps(nb))
+    shutil.copytree(ROOT/"nbs"/"voila", tmp_path/"voila")
+    text = "Bank of New York said so. Anna Keller met Robert Hall in Geneva on Tuesday."
+    pipe = transformers.pipeline("token-classification", str(folder), aggregation_strategy="simple", device="cpu")
+    wanted = [(text[e["start"]:e["end"]], e["entity_group"]) for e in pipe(text)]
+    assert len(wanted) > 2
+    call = f"serve_notebook({str(tmp_path / 'page.ipynb')!r}, '', lambda: 0, "
+    with voila(tmp_path/"log.txt", call=call, BERT_NER_MODEL=str(mini_tagger_folder)) as url, opened(browser, url) as page:
+        box(page).fill(text); settled(page)
+        page.get_by_label("Engine").select_option("pipeline"); settled(page)
+        assert marks(page) == wanted
+        page.get_by_label("Compare with").select_option("nested"); settled(page)
+        assert shown(page) == layer(page, 1).text_content() == text
+        outer = layer(page, 1).locator("mark:not(mark mark)").evaluate_all("ms => ms.map(m => [m.textContent, m.dataset.label ?? ''])")
+        inner = layer(page, 1).locator("mark mark").evaluate_all("ms => ms.map(m => [m.textContent, m.dataset.label ?? ''])")
+        assert outer == [["Bank ", "org"], ["of ", ""], ["New York", ""], [" said", ""]]
+        assert [i for i in inner if i[1]] == [["of ", "tim"], ["New York", "geo"]]
+        page.get_by_label("Compare with").select_option(""); page.get_by_label("Engine").select_option("nested"); settled(page)
+        assert [r[:2] for r in rows(page)] == [["Bank of New York", "org organization"], ["of New York said", "tim date or time"], ["New York", "geo place"]]
+        page.get_by_role("button", name="Download CoNLL").click()
+        expect(alert(page)).to_contain_text("some entities overlap: only JSON and CSV can hold them")

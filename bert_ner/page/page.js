@@ -658,11 +658,13 @@ function render({ model, el: root }) {
 
   // ---------------------------------------------------------------- several files
   const SUMMARY = "Summary";
-  function tab(label, chosen, open, close) {
-    const node = el("button", { type: "button", className: "ner-tab", role: "tab", ariaSelected: String(chosen), tabIndex: chosen ? 0 : -1, onclick: open }, label);
-    if (close) node.addEventListener("keydown", (e) => { if (e.key === "Delete") { e.preventDefault(); close(); } });
-    return close ? el("span", { className: "ner-tabbed", role: "presentation" }, node,
-      el("button", { type: "button", className: "ner-icon", tabIndex: -1, ariaLabel: `Close ${label}`, title: "Close (Delete)", onclick: close }, icon("M4 4l8 8M12 4l-8 8"))) : node;
+  function tab(label, chosen, open, close) {                                 // Delete or the cross closes it
+    const cross = close ? [el("span", { className: "ner-cross", ariaHidden: "true", title: "Close (Delete)", onclick: (e) => { e.stopPropagation(); close(); } }, icon("M4 4l8 8M12 4l-8 8"))] : [];
+    const node = el("button", { type: "button", className: "ner-tab", role: "tab", ariaSelected: String(chosen), tabIndex: chosen ? 0 : -1, onclick: open }, el("span", {}, label), ...cross);
+    if (!close) return node;
+    node.setAttribute("aria-keyshortcuts", "Delete");
+    node.addEventListener("keydown", (e) => { if (e.key === "Delete") { e.preventDefault(); close(); } });
+    return node;
   }
   function walk(e) {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[e.key], all = [...tabs.querySelectorAll("[role=tab]")], i = all.indexOf(e.target);
