@@ -244,8 +244,13 @@ def train(
         ),
     ] = None,
 ):
-    "Train BERT on the corpus. Runs the DVC stage bert and what it depends on; needs the project's folder."
+    """Train BERT on the corpus, and compare it with the model before.
+
+    Runs the DVC stage bert and what it depends on; needs the project's folder."""
+    before = read_scores()
     dvc_run("bert", [*sets, *([f"bert.nproc_per_node={nproc_per_node}"] if nproc_per_node else [])])
+    corpus = load_params("data").get("name")
+    if corpus in (after := read_scores()) and (told := compare_scores(before.get(corpus), after[corpus])): print(told)
 
 # %% ../nbs/09_cli.ipynb #0017-3
 @app.command("to-onnx", cls=Verb)

@@ -468,7 +468,7 @@ def write_site(
                 (tmp / name).write_text(
                     notebook_page(source, [("bert-ner", "index.html"), *near], address), encoding="utf-8"
                 )
-        shutil.copyfile(ROOT/"docs/demo.png", tmp/"demo.png")
+        for picture in (ROOT/"docs").glob("*.png"): shutil.copy(picture, tmp)
         modules = [m for m in map(exported_module, list_notebooks()) if m]
         (tmp/"api.html").write_text(api_page(modules), encoding="utf-8")
         guides = sorted((ROOT/"docs").glob("*.md"))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['dvc_command', 'compose_params', 'setting_error', 'say', 'flat', 'backup_params', 'restore_params', 'read_results',
-           'read_outs', 'restore_results', 'run_to_end', 'in_foreground', 'dvc_run']
+           'read_outs', 'restore_results', 'run_to_end', 'in_foreground', 'dvc_run', 'read_scores', 'compare_scores']
 
 # %% ../nbs/09c_pipeline.ipynb #0003
 import difflib, os, re, signal, subprocess, sys
@@ -209,3 +209,18 @@ def dvc_run(
     status = run_to_end(dvc_command(stage, sets))
     if status and sets: restore_params(before, composed); restore_results(results, outs)
     if status: raise SystemExit(status)
+
+# %% ../nbs/09c_pipeline.ipynb #2d68dada
+def read_scores() -> dict[str, dict]:  # corpus -> its metrics
+    "The figures of BERT that the last run of each corpus left."
+    return {f.parent.name: read_json(f) for f in sorted((ROOT/"metrics").glob("*/bert.json"))}
+
+def compare_scores(
+    before: dict | None,  # metrics of BERT
+    after: dict,
+) -> str:                 # one line; empty if there is nothing to compare with
+    "F1 on the validation split, before and now. Figures of another validation split are not compared."
+    held = [m["validation"]["micro"]["support"] if m else None for m in (before, after)]
+    if not before or before == after or held[0] != held[1]: return ""
+    def f1(kind): return " before, ".join(f"{m['mean_over_seeds']['validation'][f'{kind}_f1']:.4f}" for m in (before, after))
+    return f"validation, {held[0]:,} entities: micro F1 {f1('micro')} now; macro F1 {f1('macro')} now"

@@ -77,7 +77,8 @@ def test_what_is_in_them(dist, wheel):
     here = {p.relative_to(ROOT).as_posix() for p in (ROOT/"bert_ner").rglob("*.py")}
     assert here <= set(found)
     for name in ("bert_ner/pretrained/onnx/model_quantized.onnx", "bert_ner/page/page.js", "bert_ner/templates/model_card.md",
-                 "bert_ner/project/nbs/07a_page.ipynb", "bert_ner/project/triton-constraints.txt", "bert_ner/py.typed"):
+                 "bert_ner/project/nbs/07a_page.ipynb", "bert_ner/project/nbs/07f_review_page.ipynb", "bert_ner/page/review.js",
+                 "bert_ner/project/triton-constraints.txt", "bert_ner/py.typed"):
         assert name in found
     assert {n.partition("/")[0] for n in found} == {"bert_ner", f"bert_ner-{settings()['version']}.dist-info"}
     with tarfile.open(next(dist.glob("*.tar.gz"))) as t: names = [n.partition("/")[2] for n in t.getnames()]
