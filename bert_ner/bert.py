@@ -29,6 +29,7 @@ from .data import *
 from .distributed import *
 from .profiling import *
 from .casing import *
+from .word_memory import add_word_memory
 import numpy as np, torch
 
 # %% ../nbs/03_bert.ipynb #0007
@@ -81,6 +82,7 @@ def load_model_and_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True)
         config = set_dropout(AutoConfig.from_pretrained(where), dropout)
+        if getattr(config, "word_memory", False): config.word_memory = False      # its table is of other labels
         config.id2label, config.label2id = dict(enumerate(tags)), {t: i for i, t in enumerate(tags)}
         model = AutoModelForTokenClassification.from_pretrained(
             where,
@@ -401,7 +403,8 @@ def calibrate_classifier(
     t = fit_temperature([x[k] for x, k in zip(logps, keep)], [y[k] for y, k in zip(gold, keep)])
     with torch.no_grad():
         model.classifier.bias[outside] += bias
-        for p in model.classifier.parameters(): p /= t
+        for part in (model.classifier, getattr(model, "word_memory", None)):
+            for p in part.parameters() if part is not None else (): p /= t
     return dict(outside_bias=bias, temperature=t)
 
 # %% ../nbs/03_bert.ipynb #0037d
@@ -473,6 +476,7 @@ def fine_tune(
     layerwise_lr_decay: float = 1.,  # learning rate relative to the layer above, see `apply_layerwise_lr_decay`
     evals_per_epoch: int = 1,        # per epoch
     tracker: Tracker | None = None,  # gets the curves during training
+    word_memory: bool = False,       # learn words and their neighbors by heart, too, see `word_memory`
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:   # run, log (Trainer's), f1 (validation), minutes, resumed, speed, outside_bias, temperature
     """Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` atomically. Resumes from its own
@@ -490,6 +494,7 @@ def fine_tune(
         layerwise_lr_decay=layerwise_lr_decay,
         evals_per_epoch=evals_per_epoch,
         data=[ds[p]._fingerprint for p in ("train", "validation")],
+        **(dict(word_memory=True) if word_memory else {}),
         **args,
     )
     if done := completed_run(folder, run): return done
@@ -503,6 +508,7 @@ def fine_tune(
     with world.main_process_first(): start = find_resumable_checkpoint(checkpoints, run)
     model, tokenizer = load_model_and_tokenizer(model_name_or_path, tags, dropout)
     if case_feature: model, tokenizer = with_capitals(model, tokenizer)
+    if word_memory: add_word_memory(model)
     if not torch.cuda.is_available(): replace_dropout(model)
     # evaluate at least at the end
     evals_per_epoch = max(evals_per_epoch, int(np.ceil(1 / args.get("num_train_epochs", 3))))

@@ -204,6 +204,7 @@ PARAM_RULES = dict(  # stage -> parameter -> (in words, test)
         seeds=_list(_SEED),
         model_name_or_path=_FILLED,
         case_feature=_SWITCH,
+        word_memory=_SWITCH,
         epochs=_POSITIVE,
         lr=_POSITIVE,
         batch_size=_COUNT,

@@ -248,6 +248,9 @@ def load_checkpoint(
         if shown: logging.enable_progress_bar()
     if missing := sorted(info["missing_keys"]):
         raise BertNerError(f"{folder} lacks the weights {missing[0]}: fine-tune it first, or save it again")
+    if getattr(model.config, "word_memory", False):
+        from bert_ner.word_memory import restore_word_memory
+        restore_word_memory(model, folder)
     return model
 
 def _first_line(e): return next(iter(str(e).strip().splitlines()), type(e).__name__)[:200]

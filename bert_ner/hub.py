@@ -146,6 +146,11 @@ def package_trained(
     "Write the model that was trained on `corpus` as the hub has it. Raises `BertNerError` if there is none."
     trained, exported = (artifact_path("models", n, corpus) for n in ("bert", "onnx"))
     files = hub_files(trained, exported)
+    if read_json(trained/"config.json").get("word_memory"):
+        raise BertNerError(
+            "other programs would load this model without its word memory, and find less: train one for them with "
+            "-S bert.word_memory=false"
+        )
     card = model_card(name, read_settings(exported)["tags"], split_figures(corpus), training_facts(corpus))
     return write_hub_folder(folder, files, card)
 
