@@ -89,19 +89,22 @@ def compare_word_memory(
     from bert_ner.bert import fine_tune
     from bert_ner.metrics import entity_scores
     from bert_ner.tagger import Tagger
-    settings: dict[str, Any] = dict(
-        case_feature=True, dropout=.1, rare_oversampling=3, rdrop_alpha=0., layerwise_lr_decay=.85, evals_per_epoch=2, learning_rate=5e-4,
-        num_train_epochs=3, per_device_train_batch_size=96, weight_decay=.01, warmup_steps=.1, logging_steps=.02, disable_tqdm=True
-    ) | recipe
+    ours: dict[str, Any] = dict(case_feature=True, dropout=.1, rare_oversampling=3, layerwise_lr_decay=.85, evals_per_epoch=2)
+    theirs: dict[str, Any] = dict(
+        learning_rate=5e-4, num_train_epochs=3, per_device_train_batch_size=96, weight_decay=.01, warmup_steps=.1
+    )
+    settings = ours | theirs | dict(logging_steps=.02, disable_tqdm=True) | recipe
     n = round(fraction * len(ds["train"]))
     names, part = ds["validation"].features["tags"].feature.names, ds["validation"]
     words, gold = list(part["words"]), [[names[i] for i in y] for y in part["tags"]]
-    out: dict[str, Any] = dict(model=model_name_or_path, sentences=n, settings=settings, seeds=list(seeds), without=[], **{"with": []})
+    about = dict(model=model_name_or_path, sentences=n, settings=settings, seeds=list(seeds))
+    out: dict[str, Any] = {**about, "without": [], "with": []}
     for seed in seeds:
         for kind in ("without", "with"):
             with tempfile.TemporaryDirectory() as d:
                 folder = Path(d)/"m"
-                done = fine_tune(ds, folder, model_name_or_path, max_train_samples=n, seed=seed, word_memory=kind == "with", **settings)
+                more: dict[str, Any] = dict(max_train_samples=n, seed=seed, word_memory=kind == "with")
+                done = fine_tune(ds, folder, model_name_or_path, **more, **settings)
                 def f1(decoding):
                     found = Tagger.from_pretrained(folder, "torch", decoding=decoding).tag_tokenized(words)
                     return entity_scores(gold, [t.tags for t in found])
