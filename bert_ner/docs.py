@@ -54,12 +54,12 @@ class Figures:
 def results_table(
     figures: Figures,
     corpus: str,     # e.g. "sample"
-    cores: str,      # of the training, e.g. "two cores"
+    cores: str,      # of the Bi-LSTM's training, e.g. "two cores"
     more: str = "",  # further rows
 ) -> str:            # Markdown
     "Both models on `corpus`: strict F1, means over the seeds; in brackets the confidence interval of the best model."
     def pm(f1, sd): return f"{f1:.4f}" + (f" ± {sd:.4f}" if sd else "")
-    def row(name, d):
+    def row(name, d, cores):
         valid, test, (low, high) = (
             d["mean_over_seeds"]["validation"],
             d["mean_over_seeds"]["test"],
@@ -81,8 +81,8 @@ def results_table(
     return (
         "| model | seeds | validation micro F1 | test micro F1 | test macro F1 | training of one |\n| --- | --- "
         "| --- | --- | --- | --- |\n"
-        + row("Bi-LSTM", figures.read(corpus, "baseline"))
-        + row("MiniLM-L6 BERT, case feature", figures.read(corpus, "bert"))
+        + row("Bi-LSTM", figures.read(corpus, "baseline"), cores)
+        + row("MiniLM-L6 BERT, case feature", bert := figures.read(corpus, "bert"), f"{bert['hardware']['cores']} cores")
         + more
     )
 
