@@ -1,5 +1,5 @@
 "The review queue: sentences in, answers out, whatever happens in between."
-import json, os, random, signal, sqlite3, subprocess, sys, threading, time
+import json, random, signal, sqlite3, subprocess, sys, threading, time
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -8,7 +8,7 @@ from bert_ner.cli import FORMATS
 from bert_ner.core import BertNerError
 from bert_ner.data import add_extra_files, to_dataset
 from bert_ner.formats import READERS, WRITERS, ConversionReport, Record, convert, read_annotated, read_sentences
-from bert_ner.review import MAX_WORDS, ReviewQueue, iter_texts, measure_agreement, to_items
+from bert_ner.review import MAX_WORDS, ReviewQueue, measure_agreement, to_items
 from bert_ner.synthetic import generate_corpus
 from bert_ner.tagger import Tagger
 
