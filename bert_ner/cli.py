@@ -879,6 +879,9 @@ def review_command(
     here = Path(f"{source.resolve().name.partition('.')[0]}.review")
     queue = source if source.suffix == ".review" else save or here
     port = check_port(port)
+    new = dict(sentences=sentences != 2000, random_share=random_share != .2, overlap=overlap, model=model, labels=labels)
+    if queue.exists() and (told := next((f"--{k.replace('_', '-')}" for k, v in new.items() if v), "")):
+        raise BertNerError(f"{queue} exists, and {told} is for a new queue: leave it out to go on, or name another (--save)")
     if not queue.exists():
         from bert_ner.engines import default_model_dir
         from bert_ner.tagger import Tagger

@@ -390,7 +390,7 @@ def detect_format(
         if isinstance(found, RejectedText) or not isinstance(found[1], dict): continue
         record = found[1]
         if "spans" in record or "answer" in record: return "prodigy"
-        if "label" in record or "labels" in record: return "doccano"
+        if isinstance(record.get("label", record.get("labels")), list): return "doccano"
         if isinstance(found_ := record.get("entities"), list):
             return "doccano" if any(isinstance(e, dict) and "start_offset" in e for e in found_) else "jsonl"
     raise BertNerError(f"{path}: no line is of a known format: name it (--from), one of {', '.join(READERS)}")

@@ -7,7 +7,7 @@ __all__ = ['CONTEXT', 'MAX_WORDS', 'CLAIM_SECONDS', 'VERDICTS', 'ReviewItem', 'i
            'order_items', 'ReviewQueue', 'Agreement', 'measure_agreement']
 
 # %% ../nbs/07d_review.ipynb #ada78aaf
-import json, random, sqlite3, time
+import json, random, re, sqlite3, time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -31,14 +31,14 @@ class ReviewItem:
     before: str = ""                                     # what stands before the sentence
     after: str = ""
     place: str = ""                                      # where it was read, e.g. "texts.txt: line 12"
-    annotated: bool = False                              # the source has entities
+    annotated: bool = False                              # its text has entities in the source
 
 def _holds_annotations(path, text_column):
     if path.suffix not in (".csv", ".tsv", ".jsonl", ".jsonlines", ".ndjson"):
         return is_annotated_text(path) or path.suffix in (".conll", ".json", ".spacy")
     if path.suffix in (".csv", ".tsv"):
         with open(path, "rb") as f: head = f.readline(2**16).decode("utf-8-sig", "replace").lower()
-        return "word" in head and "tag" in head
+        return {"word", "tag"} <= {name.strip(" \"'\r\n") for name in re.split("[,\t]", head)}
     try: return bool(detect_format(path))
     except BertNerError: return False
 
@@ -137,13 +137,14 @@ def order_items(
     random_share: float = .2,      # of the sentences that are drawn at random
     seed: int = SEED,
 ) -> list[tuple[ReviewItem, float | None, bool]]:   # item, probability of its least certain tag, whether drawn at random
-    "The least certain first, see `mix_random`; items of texts without entities get the model's."
+    "The least certain first, see `mix_random`. Where the source has no entities at all, items get the model's."
     if tagger is None: return [(i, None, False) for i in items]
     words = [[i.text[a:b] for a, b in i.words] for i in items]
     found = tagger.tag_tokenized(words)
     certainty = [round(float(min(f.probs, default=1.)), 4) for f in found]
+    annotated = any(i.annotated for i in items)
     def shown(item, prediction):
-        if item.annotated: return item
+        if annotated: return item
         entities = aggregate_entities(item.text, item.words, prediction.tags, prediction.probs)
         return replace(item, entities=tuple((e.start, e.end, e.label, e.score) for e in entities))
     queue = sorted(range(len(items)), key=lambda i: (certainty[i], i))
@@ -160,9 +161,9 @@ class ReviewQueue:
         with self._open() as db: self.meta = {k: json.loads(v) for k, v in db.execute("select key, value from meta")}
 
     @contextmanager
-    def _open(self):
+    def _open(self, write=False):
         with _naming(self.path), closing(sqlite3.connect(self.path, timeout=60, isolation_level=None)) as db:
-            db.execute("begin immediate")
+            db.execute("begin immediate" if write else "begin")
             try: yield db
             except BaseException: db.execute("rollback"); raise
             db.execute("commit")
@@ -223,7 +224,7 @@ class ReviewQueue:
         annotator: str,  # who answers
     ) -> dict[str, Any] | None:   # the sentence: id, text, words, entities, before, after, place, certainty, random
         "Claim the next open sentence. None: there is none that no other window shows."
-        with self._open() as db:
+        with self._open(True) as db:
             db.execute("delete from claim where at < ?", (time.time() - CLAIM_SECONDS,))
             found = [*self._open_items(db, annotator)]
             mine = next((i for i, w in found if w == window), None) or next((i for i, w in found if w is None), None)
@@ -250,7 +251,7 @@ class ReviewQueue:
         entities: Sequence[Sequence[Any]],   # (start, end, label, score) of each
     ) -> None:
         "What a person has done with a sentence so far, for when its window is lost. Raises `BertNerError` as `answer` does."
-        with self._open() as db:
+        with self._open(True) as db:
             self._check(db, item, entities)
             self._keep(db, item, annotator, entities)
             db.execute("update claim set at = ? where item = ? and window = ?", (time.time(), item, window))
@@ -278,7 +279,7 @@ class ReviewQueue:
 
         Raises `BertNerError` if the sentence, verdict, label or bounds of an entity are unknown."""
         if verdict not in VERDICTS: raise BertNerError(f"no answer '{verdict}': there are {', '.join(VERDICTS)}")
-        with self._open() as db:
+        with self._open(True) as db:
             self._check(db, item, entities)
             last = db.execute(
                 """select annotator, window, verdict from answer where item = ?1 and ?2 in ('', annotator)
@@ -308,7 +309,7 @@ class ReviewQueue:
         if not found: return None
         item, verdict, entities = found
         self.answer(item, window, annotator, "withdraw", json.loads(entities))
-        with self._open() as db: return {**self._claim(db, item, window, annotator), "verdict": verdict}
+        with self._open(True) as db: return {**self._claim(db, item, window, annotator), "verdict": verdict}
 
     def progress(self, annotator: str = "") -> dict[str, int]:   # sentences, done, accepted, corrected, rejected, elsewhere
         "How far the queue is, for a person if each answers every sentence; `elsewhere` are open in a window."

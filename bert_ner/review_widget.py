@@ -6,7 +6,7 @@
 __all__ = ['ReviewWidget', 'user_name', 'example_queue', 'review', 'serve_review']
 
 # %% ../nbs/07e_review_widget.ipynb #34fbf82d
-import getpass, os, tempfile
+import atexit, getpass, os, shutil, tempfile
 from pathlib import Path
 from typing import Any
 from .core import *
@@ -61,9 +61,10 @@ def user_name() -> str:
 
 # %% ../nbs/07e_review_widget.ipynb #9a7f35d8
 def example_queue() -> ReviewQueue:
-    "A queue of the page's examples, in a new temporary folder."
+    "A queue of the page's examples, in a temporary folder that is removed at the end."
     from bert_ner.tagger import Tagger
     folder = Path(tempfile.mkdtemp(prefix="bert-ner-"))
+    atexit.register(shutil.rmtree, folder, True)
     texts = "".join(f"{line}\n" for text in EXAMPLES.values() for line in text.splitlines())
     (folder/"examples.txt").write_text(texts, encoding="utf-8")
     return ReviewQueue.create(folder/"examples.review", folder/"examples.txt", Tagger.from_pretrained())

@@ -69,6 +69,33 @@ def test_rows_that_are_no_text_are_named(tmp_path, tagger):
     assert [p for p, _ in report.notes] == ["t.jsonl: line 2", "t.jsonl: line 3"]
 
 
+def test_texts_with_other_fields_are_texts(tmp_path, tagger):
+    "A label of the whole text, or columns whose names only look like a corpus's."
+    (tmp_path/"t.jsonl").write_text('{"text": "In Paris.", "label": "travel"}\n')
+    (tmp_path/"t.csv").write_text("keyword,tags,text\na,b,On Monday.\n")
+    for i, (name, text) in enumerate({"t.jsonl": "In Paris.", "t.csv": "On Monday."}.items()):
+        queue = ReviewQueue.create(tmp_path/f"{i}.review", tmp_path/name, tagger)
+        item = queue.take("w", "Ann")
+        assert (item["text"], len(item["entities"])) == (text, 1)
+
+
+def test_a_queue_on_a_read_only_disk_can_be_read(tmp_path, tagger, monkeypatch):
+    queue = make(tmp_path, tagger, ["In Paris."])
+    answered(queue, "w", "Ann")
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, **kw: connect(f"file:{path}?mode=ro", uri=True, **kw))
+    assert len([*read_annotated(queue.path)]) == 1 and ReviewQueue(queue.path).progress()["done"] == 1
+
+
+def test_options_of_a_new_queue_are_refused_for_an_old_one(tmp_path, tagger, capsys, monkeypatch):
+    from bert_ner import cli
+    queue = make(tmp_path, tagger, ["In Paris."])
+    for args, said in ((["--overlap"], "--overlap is for a new queue"), (["--sentences", "7"], "--sentences is for a new queue")):
+        monkeypatch.setattr(sys, "argv", ["bert-ner", "review", str(queue.path), *args])
+        with pytest.raises(SystemExit) as e: cli.main()
+        assert e.value.code == 1 and said in capsys.readouterr().err
+
+
 def test_other_columns_and_folders(tmp_path, tagger):
     (tmp_path/"in").mkdir()
     (tmp_path/"in"/"a.csv").write_text("id,body\n1,Bush left.\n2,Paris.\n")
