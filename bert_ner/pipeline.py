@@ -213,14 +213,17 @@ def dvc_run(
 # %% ../nbs/09c_pipeline.ipynb #2d68dada
 def read_scores() -> dict[str, dict]:  # corpus -> its metrics
     "The figures of BERT that the last run of each corpus left."
-    return {f.parent.name: read_json(f) for f in sorted((ROOT/"metrics").glob("*/bert.json"))}
+    def read(file):
+        try: return read_json(file)
+        except (OSError, ValueError, BertNerError): return None             # of a run that was interrupted
+    return {f.parent.name: m for f in sorted((ROOT/"metrics").glob("*/bert.json")) if isinstance(m := read(f), dict)}
 
 def compare_scores(
     before: dict | None,  # metrics of BERT
     after: dict,
 ) -> str:                 # one line; empty if there is nothing to compare with
     "F1 on the validation split, before and now. Figures of another validation split are not compared."
-    held = [m["validation"]["micro"]["support"] if m else None for m in (before, after)]
-    if not before or before == after or held[0] != held[1]: return ""
+    held = [(m or {}).get("validation", {}).get("micro", {}).get("support") for m in (before, after)]
+    if not before or before == after or held[0] is None or held[0] != held[1]: return ""
     def f1(kind): return " before, ".join(f"{m['mean_over_seeds']['validation'][f'{kind}_f1']:.4f}" for m in (before, after))
     return f"validation, {held[0]:,} entities: micro F1 {f1('micro')} now; macro F1 {f1('macro')} now"

@@ -464,9 +464,9 @@ def test_accessible(page):
     chip(page, "tim").click()
     controls = page.locator(".ner-demo").evaluate(
         "e => [...e.querySelectorAll('button, input:not([type=file]), select, textarea')].filter(x => "
-        "x.checkVisibility() && !x.disabled).length"
+        "x.checkVisibility() && !x.disabled && !(x.role === 'tab' && x.tabIndex < 0)).length"
     )
-    page.get_by_label("Text from").focus()
+    page.get_by_label("Text from").focus()                                 # arrows reach the tabs that Tab leaves out
     for reached in range(1, 200):
         page.keyboard.press("Tab")
         if not page.evaluate("document.querySelector('.ner-demo').contains(document.activeElement)"): break
