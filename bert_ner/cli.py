@@ -858,13 +858,17 @@ def review_command(
     ] = 2000,
     random_share: Annotated[
         float,
-        typer.Option(min=0, max=1, metavar="SHARE", help="Share of sentences in random order between the uncertain ones."),
+        typer.Option(min=0, max=1, metavar="SHARE", help="Share of randomly drawn sentences among the uncertain ones."),
     ] = .2,
     overlap: Annotated[
-        bool, typer.Option("--overlap", help="Everybody answers each sentence.  [default: each is answered once]")
+        bool, typer.Option("--overlap", help="Every annotator answers every sentence.  [default: each once]")
     ] = False,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Who answers; the page can change it.  [default: the user]")] = "",
-    text_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the texts in CSV, JSONL and Parquet.")] = "text",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Annotator's name; the page can change it.  [default: the user]")
+    ] = "",
+    text_column: Annotated[
+        str, typer.Option(metavar="NAME", help="Column of the texts in CSV, JSONL and Parquet.")
+    ] = "text",
     port: Port = None,
     model: Model = None,
     labels: Labels = None,
@@ -879,9 +883,12 @@ def review_command(
     here = Path(f"{source.resolve().name.partition('.')[0]}.review")
     queue = source if source.suffix == ".review" else save or here
     port = check_port(port)
-    new = dict(sentences=sentences != 2000, random_share=random_share != .2, overlap=overlap, model=model, labels=labels)
+    if queue.suffix != ".review": raise BertNerError(f"{queue}: the name of a queue ends in .review")
+    if save and queue == source: raise BertNerError(f"{source} is a queue already: leave --save out to resume it")
+    new = dict(sentences=sentences != 2000, random_share=random_share != .2, overlap=overlap, text_column=text_column != "text",
+               model=model, labels=labels)
     if queue.exists() and (told := next((f"--{k.replace('_', '-')}" for k, v in new.items() if v), "")):
-        raise BertNerError(f"{queue} exists, and {told} is for a new queue: leave it out to go on, or name another (--save)")
+        raise BertNerError(f"{queue} exists, and {told} is for a new queue: omit it to resume, or name another (--save)")
     if not queue.exists():
         from bert_ner.engines import default_model_dir
         from bert_ner.tagger import Tagger
@@ -892,7 +899,7 @@ def review_command(
         if len(report.notes) > 20: print(f"{len(report.notes) - 20:,} more", file=sys.stderr)
     opened = ReviewQueue(queue)
     about = opened.meta
-    if queue != source and Path(about["source"]).resolve() != source.resolve():
+    if queue != source and Path(about["source"]) != source.resolve():
         raise BertNerError(f"{queue} is a queue of {about['source']}: choose another name (--save)")
     p = opened.progress()
     drawn = f", drawn from {about['sentences']:,}" if about["sentences"] > p["sentences"] else ""
@@ -905,7 +912,7 @@ def agreement_command(
     first: Annotated[Path, typer.Argument(metavar="FIRST", help="Annotated text, or a queue that two people have answered.")],
     second: Annotated[Optional[Path], typer.Argument(metavar="SECOND", help="The same texts by somebody else.")] = None,
     merged: Annotated[
-        Optional[Path], typer.Option(metavar="FILE", help="Write what is not disputed to this new JSONL, for data.more.")
+        Optional[Path], typer.Option(metavar="FILE", help="Write texts that both annotate alike to this new JSONL (data.more).")
     ] = None,
     disputed: Annotated[
         Optional[Path],
@@ -918,20 +925,25 @@ def agreement_command(
     from bert_ner.formats import read_annotated, write_annotated
     from bert_ner.review import ReviewQueue, measure_agreement
     names = [str(first), str(second)]
+    for file in (merged, disputed):
+        if file and file.exists(): raise BertNerError(f"{file} exists: move it away, or choose another name")
     if second is None:
+        if first.suffix != ".review": raise BertNerError(f"{first} is no review queue: name SECOND, too")
         names = ReviewQueue(first).annotators()
         if len(names) != 2:
-            raise BertNerError(f"{first} has the answers of {', '.join(names) or 'nobody'}: two people's are compared")
+            raise BertNerError(f"{first} has the answers of {', '.join(names) or 'nobody'}: agreement is between exactly two")
         pair = [read_annotated(first, annotator=n) for n in names]
     else: pair = [read_annotated(first), read_annotated(second)]
     found = measure_agreement(*pair)
     if not found.texts: raise BertNerError(f"{names[0]} and {names[1]} have no text in common")
-    print(f"{found.texts:,} texts of both; {found.only_first:,} only of {names[0]}, {found.only_second:,} only of {names[1]}")
+    alone = f"{found.only_first:,} only in {names[0]}, {found.only_second:,} only in {names[1]}"
+    print(f"{found.texts:,} texts annotated by both; {alone}")
     print(f"F1 {found.f1():.4f}: {found.shared.total():,} shared entities, {found.first.total():,} only of {names[0]}, "
           f"{found.second.total():,} only of {names[1]}")
+    print("label      F1        both  first second")
     for label in sorted(found.shared | found.first | found.second):
         print(f"{label:8} F1 {found.f1(label):.4f}  {found.shared[label]:6,} {found.first[label]:6,} {found.second[label]:6,}")
-    print(f"{len(found.disputed):,} texts are disputed")
+    print(f"They differ on {len(found.disputed):,} texts")
     for pair_ in found.disputed:
         print(f"\n{pair_[0].place}: {pair_[0].text}")
         for who, text in zip(names, pair_):

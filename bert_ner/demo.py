@@ -313,7 +313,10 @@ class OtherTagger:
     def __init__(self,
         find: Callable[[str], Any],  # text -> what `Entities.from_results` takes, e.g. a transformers pipeline
     ): self.find = find
-    def tag(self, text: str) -> Entities: return Entities.from_results(text, self.find(text))
+    def tag(self, text: str) -> Entities:
+        try: found = [*self.find(text)]
+        except Exception as e: raise BertNerError(f"the other program failed ({type(e).__name__}: {e})".replace("\n", " ")) from e
+        return Entities.from_results(text, found)
 
 class NerWidget(anywidget.AnyWidget):
     "Type, and the entities appear in place. Raises `BertNerError` if `folder` has no such `engine`."

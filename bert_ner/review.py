@@ -7,7 +7,7 @@ __all__ = ['CONTEXT', 'MAX_WORDS', 'CLAIM_SECONDS', 'VERDICTS', 'ReviewItem', 'i
            'order_items', 'ReviewQueue', 'Agreement', 'measure_agreement']
 
 # %% ../nbs/07d_review.ipynb #ada78aaf
-import json, random, re, sqlite3, time
+import json, os, random, re, sqlite3, time, uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -100,6 +100,10 @@ create table answer (
     id integer primary key autoincrement, item integer, annotator text, window text, verdict text, entities text, at real
 );
 create index answers on answer (item, annotator, id);
+create view standing as select * from answer a
+    where id = (select max(id) from answer where item = a.item and annotator = a.annotator) and (verdict in ('accept', 'reject') or not exists (
+        select 1 from answer b where b.item = a.item and b.annotator != a.annotator and b.verdict in ('accept', 'reject')
+        and b.id = (select max(id) from answer where item = b.item and annotator = b.annotator)));
 create table draft (item integer, annotator text, entities text, primary key (item, annotator));
 create table claim (item integer, annotator text, window text, at real, primary key (item, annotator));
 """
@@ -113,6 +117,11 @@ def _naming(path):
         broken = "file is not a database" in str(e) or "no such table" in str(e) or "malformed" in str(e)
         if broken: raise BertNerError(f"{path} is no review queue: choose another name for it") from None
         raise BertNerError(f"{path} cannot be read or written ({e}): name a file in a folder that you may write to") from None
+
+@contextmanager
+def _removed_at_end(path):
+    try: yield
+    finally: path.unlink(missing_ok=True)
 
 def choose_items(
     texts: Iterable[AnnotatedText],
@@ -192,8 +201,9 @@ class ReviewQueue:
             raise BertNerError(f"{source} has no sentence to review ({report.rejected_texts:,} texts rejected{first})")
         labels = dict.fromkeys(entity_labels(tagger.tags) if tagger else ())
         labels |= dict.fromkeys(label for i in items for *_, label, _ in i.entities)
-        meta = dict(version=1, source=str(source), sentences=n, labels=[*labels], overlap=overlap)
-        with atomic_path(path) as tmp, _naming(path), closing(sqlite3.connect(tmp)) as db:
+        meta = dict(version=1, source=str(Path(source).resolve()), sentences=n, labels=[*labels], overlap=overlap)
+        tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        with _removed_at_end(tmp), _naming(path), closing(sqlite3.connect(tmp)) as db:
             db.executescript(_SCHEMA)
             db.executemany("insert into meta values (?, ?)", [(k, json.dumps(v)) for k, v in meta.items()])
             db.executemany(
@@ -202,6 +212,11 @@ class ReviewQueue:
                  for i, sure, drawn in order_items(items, tagger, random_share, seed)),
             )
             db.commit()
+            db.close()
+            try: os.link(tmp, path)                                 # unlike a rename, it replaces nothing
+            except OSError:
+                if path.exists(): raise BertNerError(f"{path} has been made meanwhile: run this again to resume it") from None
+                tmp.rename(path)                                    # a disk without links
         return cls(path)
 
     def _whose(self, annotator): return annotator if self.meta["overlap"] else ""   # sentences are answered by each, or once
@@ -212,7 +227,8 @@ class ReviewQueue:
         return db.execute(
             """select i.id, c.window from item i
                left join claim c on c.item = i.id and c.annotator = ?1
-               left join (select item, max(id) id from answer where ?1 in ('', annotator) group by item) last on last.item = i.id
+               left join (select item, max(id) id from standing where ?1 in ('', annotator) group by item) last
+               on last.item = i.id
                left join answer a on a.id = last.id
                where a.id is null or a.verdict in ('skip', 'withdraw')
                order by case when a.verdict = 'skip' then a.id else 0 end, i.id""",
@@ -263,7 +279,7 @@ class ReviewQueue:
         starts, ends = {a for a, _ in words}, {b for _, b in words}
         for a, b, label, _ in entities:
             if a not in starts or b not in ends or not end <= a < b:
-                raise BertNerError(f"the entity {a}-{b} does not begin and end with a word, or overlaps another: mark it anew")
+                raise BertNerError(f"the entity {a}-{b} does not begin and end with a word, or overlaps another: mark it again")
             if label not in self.meta["labels"]:
                 raise BertNerError(f"no label '{label}': there are {', '.join(self.meta['labels'])}")
             end = b
@@ -324,16 +340,16 @@ class ReviewQueue:
     def _answers(self, db, annotator, each):
         """The last answers to each sentence, of `each` person or of anybody: text, words, place, annotator, entities,
         verdict, whether the entities are those that were shown at first."""
-        same = "and annotator = a.annotator" if each else ""
-        rows = db.execute(
+        rows, same = ("answer", "and annotator = a.annotator") if each else ("standing", "")
+        found = db.execute(
             f"""select i.text, i.words, i.place, a.annotator, a.entities, a.verdict, i.entities
                 from answer a join item i on i.id = a.item
-                where a.id = (select max(id) from answer where item = a.item {same}) and ?1 in ('', a.annotator)
+                where a.id = (select max(id) from {rows} where item = a.item {same}) and ?1 in ('', a.annotator)
                 and a.verdict in ('accept', 'reject') order by a.id""",
             (annotator,),
         )
         def bare(entities): return [e[:3] for e in json.loads(entities)]
-        for text, words, place, who, entities, verdict, suggested in rows:
+        for text, words, place, who, entities, verdict, suggested in found:
             yield text, json.loads(words), place, who, bare(entities), verdict, bare(entities) == bare(suggested)
 
     def records(self, annotator: str = "") -> Iterator[tuple[str, Any]]:   # (place, `Record` or `RejectedText`)
@@ -357,7 +373,7 @@ class Agreement:
     shared: Counter[str] = field(default_factory=Counter)   # entities by label, of the texts that both have
     first: Counter[str] = field(default_factory=Counter)    # those that the second does not have
     second: Counter[str] = field(default_factory=Counter)
-    agreed: list[AnnotatedText] = field(default_factory=list)     # equal ones, and those that only one has
+    agreed: list[AnnotatedText] = field(default_factory=list)     # that both have, and alike
     disputed: list[tuple[AnnotatedText, AnnotatedText]] = field(default_factory=list)
 
     def f1(self, label: str | None = None) -> float:   # of a label; None: of all, micro; 1 if nobody found any
@@ -376,7 +392,7 @@ def measure_agreement(
         if a.text in seen: continue
         seen.add(a.text)
         b = theirs.pop(a.text, None)
-        if b is None: out.only_first += 1; out.agreed.append(a); continue
+        if b is None: out.only_first += 1; continue
         out.texts += 1
         mine, other = ({(e.start, e.end, e.label) for e in x.entities} for x in (a, b))
         out.shared.update(label for *_, label in mine & other)
@@ -385,5 +401,4 @@ def measure_agreement(
         if mine == other: out.agreed.append(a)
         else: out.disputed.append((a, b))
     out.only_second = len(theirs)
-    out.agreed += theirs.values()
     return out

@@ -32,7 +32,9 @@ class ReviewWidget(anywidget.AnyWidget):
                 labels=labels,
                 names={t: GMB_LABEL_NAMES.get(t, t) for t in labels},
                 colors={t: label_color(t) for t in labels},
-                annotator=annotator or user_name(),
+                annotator=annotator,
+                user=user_name(),
+                queue=str(self.queue.path.resolve()),
                 next=f"Train with them: bert-ner train -S data.more={self.queue.path.resolve()}",
             )
         )

@@ -114,7 +114,7 @@ def _from_results(text, results):
         if not 0 <= start < end <= len(text):
             raise BertNerError(f"the result {start}-{end} does not lie in the text of {len(text)} characters")
         goes_on = token and not token.startswith("B-") and found and found[-1][2] == label
-        if goes_on and r.get("index") == last: found[-1][1] = end; found[-1][3].append(score)
+        if goes_on and last is not None and r.get("index") == last: found[-1][1] = end; found[-1][3].append(score)
         else: found.append([start, end, label, [score]])
         last = r["index"] + 1 if token and "index" in r else None
     entities = (Entity(a, b, t, text[a:b], round(sum(s) / len(s), 4)) for a, b, t, s in found)

@@ -216,6 +216,30 @@ def test_a_lost_window_gives_its_sentence_back(tmp_path, tagger, monkeypatch):
     assert [e.label for d in read_annotated(queue.path) for e in d.entities] == ["per"]
 
 
+def test_nobody_takes_back_the_answer_of_another(tmp_path, tagger):
+    "Where each sentence is answered once, `Later` and Undo are of one's own answers."
+    queue = make(tmp_path, tagger, ["In Paris.", "On Monday."])
+    queue.answer(1, "a", "Ann", "accept", [])
+    queue.answer(1, "b", "Ben", "accept", [])
+    assert queue.back("a", "Ann") and queue.progress()["done"] == 1                # Ben's is left
+    queue.answer(2, "b", "Ben", "accept", [])
+    queue.answer(2, "a", "Ann", "skip", [])
+    assert queue.progress()["done"] == 2 and len([*read_annotated(queue.path)]) == 2
+
+
+def test_a_queue_that_was_made_meanwhile_is_kept(tmp_path, tagger, monkeypatch):
+    from bert_ner import review
+    order = review.order_items
+    def slow(*args):
+        monkeypatch.setattr(review, "order_items", order)
+        answered(make(tmp_path, tagger, ["In Paris."]), "w", "Ann")                # another process, meanwhile
+        return order(*args)
+    monkeypatch.setattr(review, "order_items", slow)
+    with pytest.raises(BertNerError, match="has been made meanwhile"): make(tmp_path, tagger, ["In Paris."])
+    assert ReviewQueue(tmp_path/"q.review").progress()["done"] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["q.review", "texts.jsonl"]
+
+
 def test_back_later_and_again(tmp_path, tagger):
     queue = make(tmp_path, tagger, [f"Number {i} left Paris." for i in range(4)], random_share=0)
     first = queue.take("w", "Ann")
@@ -256,7 +280,7 @@ def test_two_people(tmp_path, tagger):
     assert (found.texts, found.only_first, found.only_second, len(found.disputed)) == (19, 1, 0, 5)
     shared, lost = found.shared.total(), 5
     assert found.first.total() == lost and found.second.total() == 0 and found.f1() == 2 * shared / (2 * shared + lost)
-    assert len(found.agreed) == 15
+    assert len(found.agreed) == 14                                             # without the one that Ben has rejected
     report = ConversionReport()
     assert len([*read_annotated(queue.path, None, report)]) == 20 and report.rejected_texts == 20
     assert sum("they differ" in what for _, what in report.notes) == 5
@@ -284,13 +308,13 @@ def test_agreement_of_two_files(tmp_path, tagger, capsys, monkeypatch):
         with pytest.raises(SystemExit) as e: cli.main()
         return e.value.code or 0, *capsys.readouterr()
     status, out, err = call("a.conll", "b.conll", "--merged", "m.jsonl", "--disputed", "d.jsonl")
-    assert (status, err) == (0, "") and "2 texts of both" in out and "F1 0.6667: 2 shared entities" in out
+    assert (status, err) == (0, "") and "2 texts annotated by both" in out and "F1 0.6667: 2 shared entities" in out
     assert "a.conll: sentence 1: Ann met Ben\n  a.conll: Ann (per, 0-3), Ben (per, 8-11)\n  b.conll: Ann (per, 0-3), Ben (org, 8-11)" in out
     assert [d.text for d in read_annotated("m.jsonl")] == ["Paris"] and [d.text for d in read_annotated("d.jsonl")] == ["Ann met Ben"]
     assert call("a.conll", "b.conll", "--merged", "m.jsonl")[0] == 1                      # nothing is overwritten
     queue = make(tmp_path, tagger, ["In Paris."])
     status, _, err = call(str(queue.path))
-    assert status == 1 and "has the answers of nobody: two people's are compared" in err
+    assert status == 1 and "has the answers of nobody: agreement is between exactly two" in err
 
 
 @pytest.mark.long

@@ -162,12 +162,38 @@ def test_two_windows_on_one_queue(browser, address, queue):
     with sqlite3.connect(queue.path) as db: assert db.execute("select count(*) from answer").fetchone() == (5,)
 
 
+def test_a_key_that_is_held_down_answers_once(page):
+    press(page, "ArrowRight", "1")
+    for _ in range(6): page.keyboard.down("Enter")                               # auto-repeat
+    page.keyboard.up("Enter"); ready(page)
+    assert done(page) == 1
+
+
+def test_what_was_undone_stays_with_its_sentence(page, queue):
+    "Redo puts no mark on the sentence that another window left."
+    press(page, "Enter")
+    second = sentence(page)
+    press(page, "ArrowRight", "1", "Control+z", "Control+z")
+    other = queue.take("elsewhere", "Ann")
+    while other["text"] != second:
+        queue.answer(other["id"], "elsewhere", "Ann", "reject", []); other = queue.take("elsewhere", "Ann")
+    press(page, "Control+y")
+    third, shown_ = sentence(page), labels(page)
+    press(page, "Control+y")
+    assert third != second and (sentence(page), labels(page)) == (third, shown_)
+
+
 def test_another_name(page, queue):
+    press(page, "ArrowRight", "1")
+    marked = labels(page)
     page.get_by_label("Your name").fill("Ben"); page.get_by_label("Your name").press("Tab")
     ready(page)
+    assert labels(page) == marked                                               # the marks stay
     page.locator(".ner-review-box").focus()
     press(page, "Enter")
     assert queue.annotators() == ["Ben"]
+    page.reload(); page.wait_for_selector(READY); ready(page)
+    assert page.get_by_label("Your name").input_value() == "Ben"
 
 
 def test_a_queue_that_is_gone_is_one_sentence(page, queue):

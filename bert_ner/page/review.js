@@ -7,13 +7,14 @@ function render({ model, el: root }) {
   const stored = (key, value) => { try { if (value === undefined) return sessionStorage.getItem(key); sessionStorage.setItem(key, value); } catch { return null; } };
   const kept = (key, value) => { try { if (value === undefined) return localStorage.getItem(key); localStorage.setItem(key, value); } catch { return null; } };
   // a tab keeps its name through a reload; a copy of the tab, which has its storage too, is told apart by the other one that is still open
-  let me = stored("bert-ner window") ?? `${crypto.randomUUID()}`;
+  const fresh = () => [...crypto.getRandomValues(new Uint32Array(4))].map((n) => n.toString(36)).join("");     // randomUUID wants https
+  let me = stored("bert-ner window") ?? fresh();
   const alike = new BroadcastChannel("bert-ner review");
   alike.onmessage = ({ data }) => { if (data.asks === me && data.view !== view) alike.postMessage({ taken: me, by: view, view: data.view }); else if (data.taken === me && data.view === view) other(); };
   let item = null, entities = [], chosen = null, from = null, units = null;    // the sentence, what is marked in it, the first and last chosen word
-  let done = [], undone = [], asked = 0, busy = false, ended = false, drafting = 0;
+  let done = [], undone = [], asked = 0, busy = false, ended = false, answered = false, drafting = 0;
 
-  const name = el("input", { type: "text", value: kept("bert-ner annotator") || start.annotator, spellcheck: false, maxLength: 60, onchange: rename });
+  const name = el("input", { type: "text", value: kept(`bert-ner annotator ${start.queue}`) || start.annotator || kept("bert-ner annotator") || start.user, spellcheck: false, maxLength: 60, onchange: rename });
   const bar = el("progress", { max: 1, value: 0 }), told = el("span", { className: "ner-told" });
   const head = el("div", { className: "ner-row ner-head" },
     el("label", { className: "ner-field" }, el("span", {}, "Your name"), Object.assign(name, { ariaLabel: "Your name" })),
@@ -31,7 +32,7 @@ function render({ model, el: root }) {
   const skip = button("Later", "L", () => answer("skip")), undo_ = button("Undo", "Ctrl+Z", undo), redo_ = button("Redo", "Ctrl+Y", redo);
   const actions = el("div", { className: "ner-row ner-actions" }, accept, reject, skip, undo_, redo_);
   const status = el("p", { className: "ner-status", role: "status" }), alert = el("p", { className: "ner-status ner-error", role: "alert", hidden: true });
-  const hint = el("p", { className: "ner-hint" }, "Select words with the mouse, or with ← and → (Shift extends); a digit labels them, 0 unlabels them. Enter saves the sentence as it is marked and shows the next one.");
+  const hint = el("p", { className: "ner-hint" }, "Select words with the mouse, or with ← and → (Shift extends); press a digit to label them, 0 to remove the label. Enter saves the sentence as it is marked and shows the next one.");
   root.classList.add("ner-demo", "ner-review");
   root.append(head, place, box, chips, actions, status, alert, hint);
 
@@ -40,7 +41,7 @@ function render({ model, el: root }) {
     const id = `${view} ${++asked}`;
     return new Promise((done) => {
       waiting.set(id, done);
-      model.send({ id, kind, window: me, annotator: name.value.trim() || start.annotator, ...more });
+      model.send({ id, kind, window: me, annotator: name.value.trim() || start.user, ...more });
     });
   }
   function receive(answer) {
@@ -79,7 +80,7 @@ function render({ model, el: root }) {
     [done, chosen] = [[], null];
     bar.max = p.sentences;
     bar.value = p.done;
-    told.textContent = `${p.done.toLocaleString("en")} of ${count(p.sentences, "sentence")}: ${p.accepted.toLocaleString("en")} accepted as marked, ${p.corrected.toLocaleString("en")} corrected, ${p.rejected.toLocaleString("en")} rejected`;
+    told.textContent = `${p.done.toLocaleString("en")} of ${count(p.sentences, "sentence")}: ${p.accepted.toLocaleString("en")} accepted unchanged, ${p.corrected.toLocaleString("en")} corrected, ${p.rejected.toLocaleString("en")} rejected`;
     entities = item ? item.entities.map((e) => [...e]) : [];
     for (const b of [accept, reject, skip]) b.disabled = !item;
     box.classList.toggle("ner-ended", !item);
@@ -87,7 +88,7 @@ function render({ model, el: root }) {
       const left = p.sentences - p.done;
       place.textContent = "";
       before.textContent = after.textContent = "";
-      words.replaceChildren(left ? `The last ${count(left, "sentence")} ${left === 1 ? "is" : "are"} open in another window.` : `All ${count(p.sentences, "sentence")} are answered.`);
+      words.replaceChildren(left ? `The remaining ${count(left, "sentence")} ${left === 1 ? "is" : "are"} open in another window.` : `All ${count(p.sentences, "sentence")} are answered.`);
       box.removeAttribute("aria-label");
       say(left ? "Press Enter to look again." : start.next);
       accept.disabled = !left;
@@ -95,7 +96,7 @@ function render({ model, el: root }) {
       return;
     }
     units = scales(item.text);
-    const sure = item.certainty === null ? "" : item.random ? " · drawn at random" : ` · least certain tag: ${item.certainty.toFixed(2)}`;
+    const sure = item.certainty === null ? "" : item.random ? " · drawn at random" : ` · lowest tag confidence: ${item.certainty.toFixed(2)}`;
     place.textContent = item.place + sure;
     before.textContent = item.before;
     after.textContent = item.after;
@@ -127,7 +128,7 @@ function render({ model, el: root }) {
     buttons();
   }
   function buttons() {
-    undo_.disabled = !done.length && !bar.value;
+    undo_.disabled = !done.length && !bar.value && !answered;
     redo_.disabled = !undone.length;
     for (const c of [...chips.children]) c.disabled = !chosen;
   }
@@ -138,7 +139,7 @@ function render({ model, el: root }) {
     draw();
     if (!chosen) return;
     const [x, y] = [item.words[chosen[0]][0], item.words[chosen[1]][1]], e = entities.find((e) => e[0] === x && e[1] === y);
-    say(`“${cut(x, y)}”: ${e ? names[e[2]] ?? e[2] : "no entity"}.`);
+    say(`“${cut(x, y)}”: ${e ? names[e[2]] ?? e[2] : "not an entity"}.`);
   }
   function whole(i) {                                                         // an entity's words, or one word
     const e = inside(i);
@@ -149,7 +150,7 @@ function render({ model, el: root }) {
     if (!item || !chosen) return say("Select a word first.");
     const [a, b] = [item.words[chosen[0]][0], item.words[chosen[1]][1]];
     change([...entities.filter((e) => e[1] <= a || e[0] >= b), ...(label ? [[a, b, label, 1]] : [])].sort((x, y) => x[0] - y[0]));
-    say(`“${cut(a, b)}”: ${label ? names[label] ?? label : "no entity"}.`);
+    say(`“${cut(a, b)}”: ${label ? names[label] ?? label : "not an entity"}.`);
   }
   function change(next) {
     done.push(entities);
@@ -175,12 +176,12 @@ function render({ model, el: root }) {
     clearTimeout(drafting);
     drafting = 0;
     if (!item) return turn("take");
-    if (await turn("answer", { item: item.id, verdict, entities })) { undone = []; buttons(); }
+    if (await turn("answer", { item: item.id, verdict, entities })) { undone = []; answered = true; buttons(); }
   }
   async function undo() {                                                     // a label, or else the last answer, whose sentence comes back
     if (busy) return;
     if (done.length) {
-      undone.push({ entities });
+      undone.push({ entities, item: item.id });
       return set(done.pop());
     }
     const got = await turn("back");
@@ -189,15 +190,18 @@ function render({ model, el: root }) {
   async function redo() {
     const last = undone.pop();
     if (!last) return;
-    if (!last.answered) { done.push(entities); set(last.entities); }
-    else if (last.item !== item?.id || !(await turn("answer", { item: last.item, verdict: last.answered, entities: last.entities }))) undone = [];
+    if (last.item !== item?.id) undone = [];
+    else if (!last.answered) { done.push(entities); set(last.entities); }
+    else if (!(await turn("answer", { item: last.item, verdict: last.answered, entities: last.entities }))) undone = [];
     buttons();
   }
-  async function rename() {
-    name.value = name.value.trim() || start.annotator;
-    kept("bert-ner annotator", name.value);
+  async function rename() {                                                   // the marks stay, where the sentence does
+    name.value = name.value.trim() || start.annotator || start.user;
+    for (const key of ["bert-ner annotator", `bert-ner annotator ${start.queue}`]) kept(key, name.value);
+    const [was, marked, steps] = [item?.id, entities, done];
     undone = [];
     await turn("take");
+    if (item && item.id === was && JSON.stringify(marked) !== JSON.stringify(entities)) { set(marked); done = steps; buttons(); }
     box.focus({ preventScroll: true });
   }
 
@@ -221,11 +225,12 @@ function render({ model, el: root }) {
   const drop = () => { dragging = null; };
   addEventListener("pointerup", drop);
   box.addEventListener("keydown", (e) => {
-    const key = e.key.toLowerCase(), control = e.ctrlKey || e.metaKey;
+    const latin = /^[\x20-\x7e]$/.test(e.key) || e.key.length > 1, key = (latin ? e.key : e.code.replace(/^(Key|Digit)/, "")).toLowerCase(), control = e.ctrlKey || e.metaKey;
     const act = (f) => { e.preventDefault(); e.stopPropagation(); f(); };
     if (control && key === "z") return act(e.shiftKey ? redo : undo);
     if (control && key === "y") return act(redo);
     if (control || e.altKey) return;
+    if (e.repeat && /^(enter|r|l)$/.test(key)) return e.preventDefault();   // a key that is held down answers once
     if (key === "enter") return act(() => answer("accept"));
     if (!item) return;
     if (key === "r") return act(() => answer("reject"));
@@ -246,7 +251,7 @@ function render({ model, el: root }) {
     });
   });
 
-  function other() { me = crypto.randomUUID(); stored("bert-ner window", me); turn("take"); }
+  function other() { me = fresh(); undone = []; stored("bert-ner window", me); turn("take"); }
   const gone = () => { if (drafting) draft(); };
   addEventListener("pagehide", gone);
   model.on("msg:custom", receive);
