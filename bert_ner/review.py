@@ -101,9 +101,11 @@ create table answer (
 );
 create index answers on answer (item, annotator, id);
 create view standing as select * from answer a
-    where id = (select max(id) from answer where item = a.item and annotator = a.annotator) and (verdict in ('accept', 'reject') or not exists (
+    where id = (select max(id) from answer where item = a.item and annotator = a.annotator)
+    and (verdict in ('accept', 'reject') or not exists (
         select 1 from answer b where b.item = a.item and b.annotator != a.annotator and b.verdict in ('accept', 'reject')
-        and b.id = (select max(id) from answer where item = b.item and annotator = b.annotator)));
+        and b.id = (select max(id) from answer where item = b.item and annotator = b.annotator)
+    ));
 create table draft (item integer, annotator text, entities text, primary key (item, annotator));
 create table claim (item integer, annotator text, window text, at real, primary key (item, annotator));
 """
