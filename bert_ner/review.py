@@ -33,7 +33,7 @@ class ReviewItem:
     place: str = ""                                      # where it was read, e.g. "texts.txt: line 12"
     annotated: bool = False                              # its text has entities in the source
 
-def _holds_annotations(path, text_column):
+def _holds_annotations(path):
     if path.suffix not in (".csv", ".tsv", ".jsonl", ".jsonlines", ".ndjson"):
         return is_annotated_text(path) or path.suffix in (".conll", ".json", ".spacy")
     if path.suffix in (".csv", ".tsv"):
@@ -50,9 +50,9 @@ def iter_texts(
     """The texts of a file, with their entities where it has any.
 
     Raises `BertNerError` if it cannot be read."""
-    path, report = Path(path), report if report is not None else ConversionReport()
+    path, report = Path(path), report or ConversionReport()
     if not path.exists(): raise BertNerError(f"there is no {path}")
-    if _holds_annotations(path, text_column): yield from read_annotated(path, None, report); return
+    if _holds_annotations(path): yield from read_annotated(path, None, report); return
     from bert_ner.annotate.readers import AnnotateConfig, find_files, open_reader, rejection_reason
     config = AnnotateConfig(text_column=text_column)
     for file in find_files(str(path))[0] if path.is_dir() else [str(path)]:
@@ -194,7 +194,7 @@ class ReviewQueue:
         """A new queue of the sentences of a file or folder.
 
         Raises `BertNerError` if there is none, or `path` exists or cannot be written."""
-        path, report = Path(path), report if report is not None else ConversionReport()
+        path, report = Path(path), report or ConversionReport()
         if path.exists() or path.is_symlink(): raise BertNerError(f"{path} exists: move it away, or choose another name")
         if not path.absolute().parent.is_dir(): raise BertNerError(f"{path} cannot be written: its folder does not exist")
         items, n = choose_items(iter_texts(source, report, text_column), report, most, seed)

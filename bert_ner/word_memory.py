@@ -87,6 +87,7 @@ def compare_word_memory(
     "Validation F1 with and without a `WordMemory`, strict IOB2, after Viterbi decoding and by the best tag of each word."
     import tempfile
     from bert_ner.bert import fine_tune
+    from bert_ner.data import words_and_tags
     from bert_ner.metrics import entity_scores
     from bert_ner.tagger import Tagger
     ours: dict[str, Any] = dict(case_feature=True, dropout=.1, rare_oversampling=3, layerwise_lr_decay=.85, evals_per_epoch=2)
@@ -95,8 +96,7 @@ def compare_word_memory(
     )
     settings = ours | theirs | dict(logging_steps=.02, disable_tqdm=True) | recipe
     n = round(fraction * len(ds["train"]))
-    names, part = ds["validation"].features["tags"].feature.names, ds["validation"]
-    words, gold = list(part["words"]), [[names[i] for i in y] for y in part["tags"]]
+    words, gold = words_and_tags(ds["validation"])
     about = dict(model=model_name_or_path, sentences=n, settings=settings, seeds=list(seeds))
     out: dict[str, Any] = {**about, "without": [], "with": []}
     for seed in seeds:
