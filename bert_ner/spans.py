@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SCHEMES', 'tags_to_spans', 'spans_to_tags', 'detect_scheme', 'parse_tags', 'allowed_transitions', 'viterbi',
-           'decode_tags', 'to_iob2_tags', 'remove_invisible', 'tokenize_words', 'split_table_cells',
-           'break_at_blank_lines', 'detokenize', 'Entity', 'aggregate_entities', 'split_tagged_sentences']
+           'best_tags', 'decode_tags', 'to_iob2_tags', 'remove_invisible', 'tokenize_words', 'split_table_cells',
+           'crosses_blank_line', 'break_at_blank_lines', 'detokenize', 'Entity', 'trim_invisible', 'aggregate_entities',
+           'split_tagged_sentences']
 
 # %% ../nbs/00b_spans.ipynb #0003
 import re, unicodedata
@@ -119,32 +120,42 @@ def viterbi(
     return np.stack(best[::-1], -1)
 
 # %% ../nbs/00b_spans.ipynb #0021
+def best_tags(
+    logits: np.ndarray,    # float [words, tags] of the words of all sentences: logits or log-probabilities
+    sizes: np.ndarray,     # int [sentences]: words of each
+    tags: Sequence[str],   # the tag set, in the model's order
+    scheme: str = "iob2",  # that it is in, of `SCHEMES`
+) -> np.ndarray:           # int [words]
+    """The best valid tags of many sentences.
+
+    If the best tags of a sentence are valid already, they are the answer, so `viterbi` runs on few sentences."""
+    moves, opens, closes = _transitions(tuple(tags), scheme)
+    if not len(logits): return np.zeros(0, dtype=np.int64)
+    ends = np.cumsum(sizes); starts = ends - sizes
+    best = logits.argmax(1)
+    lawful = np.concatenate([[False], moves[best[:-1], best[1:]]])
+    heads, lasts = starts[sizes > 0], ends[sizes > 0] - 1
+    lawful[heads] = opens[best[heads]]
+    lawful[lasts] &= closes[best[lasts]]
+    hard = np.unique(np.searchsorted(ends, np.flatnonzero(~lawful), side="right"))
+    for part in (hard[i:i + 256] for i in range(0, len(hard), 256)):
+        # zeros after the end: a valid transition always costs nothing
+        padded = np.zeros((len(part), sizes[part].max(), len(tags)))
+        for row, i in zip(padded, part):
+            row[:sizes[i]] = logits[starts[i]:ends[i]]
+            row[sizes[i] - 1][~closes] = -np.inf
+        for row, i in zip(viterbi(padded, moves, opens), part): best[starts[i]:ends[i]] = row[:sizes[i]]
+    return best
+
 def decode_tags(
     log_probs: list[np.ndarray],  # float [words, tags] of each sentence
     tags: Sequence[str],          # the tag set, in the model's order
     scheme: str = "iob2",         # that it is in, of `SCHEMES`
 ) -> list[np.ndarray]:            # int [words] of each sentence
-    """The best valid tags of many sentences.
-
-    If the best tags of a sentence are valid already, they are the answer, so `viterbi` runs on few sentences."""
-    moves, opens, closes = _transitions(tuple(tags), scheme)
-    sizes = np.array([len(x) for x in log_probs], dtype=int)
-    if not sizes.sum(): return [np.zeros(0, dtype=np.int64) for _ in log_probs]
-    ends = np.cumsum(sizes); starts = ends - sizes
-    best = np.concatenate(log_probs).argmax(1)
-    lawful = np.concatenate([[False], moves[best[:-1], best[1:]]])
-    heads, lasts = starts[sizes > 0], ends[sizes > 0] - 1
-    lawful[heads] = opens[best[heads]]
-    lawful[lasts] &= closes[best[lasts]]
-    hard = [i for i, (a, b) in enumerate(zip(starts, ends)) if not lawful[a:b].all()]
-    for part in (hard[i:i + 256] for i in range(0, len(hard), 256)):
-        # zeros after the end: a valid transition always costs nothing
-        padded = np.zeros((len(part), sizes[part].max(), len(tags)))
-        for row, i in zip(padded, part):
-            row[:sizes[i]] = log_probs[i]
-            row[sizes[i] - 1][~closes] = -np.inf
-        for row, i in zip(viterbi(padded, moves, opens), part): best[starts[i]:ends[i]] = row[:sizes[i]]
-    return np.split(best, ends[:-1])
+    "The best valid tags of many sentences, see `best_tags`."
+    if not log_probs: return []
+    sizes = np.array([len(x) for x in log_probs])
+    return np.split(best_tags(np.concatenate(log_probs), sizes, tags, scheme), np.cumsum(sizes)[:-1])
 
 # %% ../nbs/00b_spans.ipynb #0022-1
 def to_iob2_tags(
@@ -239,15 +250,20 @@ def split_table_cells(
         after = end
     return [*cells, offsets[first:]]
 
+def crosses_blank_line(
+    gap: str,  # between two words
+) -> bool:
+    "Whether a paragraph ends in `gap`."
+    return len(re.findall(r"\r\n|[\n\r\x85\u2028]", gap)) > 1 or "\u2029" in gap or "\f" in gap
+
 def break_at_blank_lines(
     text: str,                           # any text
     offsets: Sequence[tuple[int, int]],  # (start, end) of each word
     tags: Sequence[str],                 # one per word, valid IOB2
 ) -> list[str]:                          # one per word, valid IOB2
     "`tags` in which no entity crosses a blank line: the rest after it becomes an entity of its own."
-    def blank(gap): return len(re.findall(r"\r\n|[\n\r\x85\u2028]", gap)) > 1 or "\u2029" in gap or "\f" in gap
     return [
-        f"B{t[1:]}" if t[0] == "I" and blank(text[offsets[i - 1][1] : offsets[i][0]]) else t
+        f"B{t[1:]}" if t[0] == "I" and crosses_blank_line(text[offsets[i - 1][1] : offsets[i][0]]) else t
         for i, t in enumerate(tags)
     ]
 
@@ -287,7 +303,11 @@ class Entity:
         return asdict(self)
 
 # %% ../nbs/00b_spans.ipynb #0034
-def _trimmed(text, start, end):
+def trim_invisible(
+    text: str,
+    start: int,         # first character of a part
+    end: int,           # character after the last
+) -> tuple[int, int]:
     "`start` and `end` without the invisible characters at both edges."
     if text.isascii(): return start, end
     while start < end and _HIDDEN.match(text[start]): start += 1
@@ -305,7 +325,7 @@ def aggregate_entities(
     out: list[Entity] = []
     scores = np.asarray(probs, dtype=float).tolist()
     for label, a, b in tags_to_spans(tags):
-        start, end = _trimmed(text, offsets[a][0], offsets[b - 1][1])
+        start, end = trim_invisible(text, offsets[a][0], offsets[b - 1][1])
         if start < end: out.append(Entity(start, end, label, text[start:end], round(sum(scores[a:b]) / (b - a), 4)))
     return out
 

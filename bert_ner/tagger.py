@@ -20,6 +20,7 @@ from .core import *
 from .spans import *
 from .checkpoint import *
 from .windows import *
+from .packing import *
 from .engines import *
 import numpy as np
 from numpy.typing import NDArray
@@ -205,6 +206,7 @@ class WordTagger:
         # how the model was trained, as far as known: encoder, corpus, sentences, date
         self.about: dict[str, Any] = {}
         self.folder: Path | None = None    # of the model, if `from_pretrained` opened it
+        self._packer = TextPacker(window_tokenizer)
 
     @property
     def engine(self) -> Any:
@@ -228,15 +230,9 @@ class WordTagger:
         tags = [self.tags[t] for t in best]
         return tags if self.scheme == "iob2" and self.decoding == "viterbi" else to_iob2_tags(tags, self.scheme)
 
-    def _tag_words(self, sentences, progress):
+    def _check_engine(self):
         if self.engine is None:
             raise BertNerError("this tagger has no engine: set `tagger.engine`, or load it with one")
-        unlike = {}
-        where = [unlike.setdefault(tuple(s), len(unlike)) for s in sentences]
-        found = self.decode(
-            word_log_probs(self.engine, self.window_tokenizer, list(unlike), self.max_batch_tokens, progress)
-        )
-        return [found[i] for i in where]
 
     def tag_tokenized(self,
         sentences: Iterable[Iterable[str]],                                # the words of each
@@ -245,7 +241,13 @@ class WordTagger:
         """Tags of pre-tokenized sentences; equal sentences are scored once.
 
         Raises `BertNerError` if one is not a collection of words, or a word is not a string."""
-        return self._tag_words(check_sentences(sentences), progress)
+        unlike: dict[tuple[str, ...], int] = {}
+        where = [unlike.setdefault(tuple(s), len(unlike)) for s in check_sentences(sentences)]
+        self._check_engine()
+        found = self.decode(
+            word_log_probs(self.engine, self.window_tokenizer, list(unlike), self.max_batch_tokens, progress)
+        )
+        return [found[i] for i in where]
 
     def over(self,
         engine: Any,  # see `WordTagger`
@@ -265,6 +267,7 @@ class WordTagger:
         new.window_tokenizer, new.tags, new.about = copy.copy(self.window_tokenizer), list(self.tags), dict(self.about)
         new.window_tokenizer.word_encoder = copy.copy(self.window_tokenizer.word_encoder)
         new.window_tokenizer.word_encoder.cache = {}
+        new._packer = TextPacker(new.window_tokenizer)
         return new
 
 # %% ../nbs/00_tagger.ipynb #0031d
@@ -330,23 +333,15 @@ class Tagger(WordTagger):
     ) -> list[Entities]:                                                   # in their order
         "Entities of each of `texts`. Raises `BertNerError` for a single string, and if one of them is not a string."
         _check_dimensions(texts)
-        texts = check_texts(texts)
-        cells = [[self._words(t, c) for c in split_table_cells(t, tokenize_words(t))] for t in texts]
-        tagged = iter(self._tag_words([words for cs in cells for _, words in cs], progress))
-        return [self._entities(t, [o for o, _ in cs], [next(tagged) for _ in cs]) for t, cs in zip(texts, cells)]
-
-    def _words(self, text, offsets):                              # (start, end) of each word, the words
-        if not self.window_tokenizer.split_unspaced or text.isascii(): return offsets, [text[a:b] for a, b in offsets]
-        return split_unspaced(text, offsets, self.window_tokenizer.word_encoder)
-
-    def _entities(self, text, cells, tagged):                     # of the words of each cell
-        offsets, tags = [o for c in cells for o in c], [t for w in tagged for t in w.tags]
-        return Entities(
-            aggregate_entities(
-                text, offsets, break_at_blank_lines(text, offsets, tags), np.concatenate([w.probs for w in tagged])
-            ),
-            text,
-        )
+        texts, unlike = check_texts(texts), {}
+        self._check_engine()
+        if not texts: return []
+        where = [unlike.setdefault(t, len(unlike)) for t in texts]       # equal texts are scored once
+        if self._packer.window_tokenizer is not self.window_tokenizer: self._packer = TextPacker(self.window_tokenizer)
+        packed = self._packer([*unlike])
+        logits = score_words(self.engine, self.window_tokenizer, packed.windows, self.max_batch_tokens, progress)
+        found = find_entities(packed, logits, self.tags, self.scheme, self.decoding)
+        return [Entities(found[i], t) for i, t in zip(where, texts)]
 
     def tag(self,
         text: str,  # of any length

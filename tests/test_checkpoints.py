@@ -15,7 +15,9 @@ from bert_ner.checkpoint import read_settings
 from bert_ner.engines import runnable_engines, select_engine
 from bert_ner.export import export_checkpoint
 from bert_ner.metrics import entity_scores
+from bert_ner.packing import TextPacker
 from bert_ner.spans import tokenize_words
+from bert_ner.windows import split_unspaced
 
 QUICK = ("bert", "roberta", "deberta-v2")     # WordPiece, byte-level BPE, Unigram; the others take minutes
 EVERY = [f if f in QUICK else pytest.param(f, marks=pytest.mark.long) for f in FAMILIES]
@@ -182,8 +184,9 @@ def test_scripts_without_spaces(checkpoint, family):
     "Words of Chinese, Japanese and Thai are the model's own tokens; every offset is exact, and every character belongs to a word."
     tagger = Tagger.from_pretrained(checkpoint(family), "torch")
     for text in ("东京和北京", "東京タワーはParisにある。", "กรุงเทพ in 2024年", "北京\u200b市 🎉", "한국 서울"):
-        offsets, words = tagger._words(text, tokenize_words(text))
-        assert [text[a:b] for a, b in offsets] == [str(w) for w in words]
+        packed = TextPacker(tagger.window_tokenizer)([text])
+        offsets = [*zip(packed.start.tolist(), packed.end.tolist())]
+        assert offsets == split_unspaced(text, tokenize_words(text), tagger.window_tokenizer.word_encoder)[0]
         assert all(b <= c for (_, b), (c, _) in zip(offsets, offsets[1:]))
         for e in tagger.tag(text): assert text[e.start:e.end] == e.text
 

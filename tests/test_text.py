@@ -186,7 +186,7 @@ def test_spans_are_seqevals_strict_ones(tags):
     assert tags_to_spans(tags) == [(e.tag, e.start, e.end) for e in entities]
 
 
-@pytest.mark.parametrize("module", ["core", "spans", "windows", "engines", "tagger", "triton.model"])
+@pytest.mark.parametrize("module", ["core", "spans", "windows", "packing", "engines", "tagger", "triton.model"])
 def test_the_servers_modules_import_without_torch(module):
     "The Triton server's environment has numpy, tokenizers and onnxruntime, nothing more."
     code = f"""import sys

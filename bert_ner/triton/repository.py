@@ -301,7 +301,7 @@ def translate_write_errors(
 
 # %% ../../nbs/06b_repository.ipynb #0035s
 # the modules that the server runs
-SERVER_MODULES = ("core", "spans", "checkpoint", "windows", "engines", "tagger", "triton/model")
+SERVER_MODULES = ("core", "spans", "checkpoint", "windows", "packing", "engines", "tagger", "triton/model")
 
 def copy_server_modules(
     package: Path,  # a new folder `bert_ner` in a version
