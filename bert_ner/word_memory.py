@@ -29,6 +29,7 @@ class WordMemory(torch.nn.Module):
     "Logits from a table of hashed n-grams of token ids."
     def __init__(self,
         num_labels: int,
+        vocab_size: int,       # of the encoder
         pad: int = 0,          # id of the padding token, which stands before and after a sentence, too
         dropout: float = .5,   # share of the n-grams that are left out during training
     ) -> None:
@@ -36,13 +37,19 @@ class WordMemory(torch.nn.Module):
         self.pad, self.dropout = pad, dropout
         self.table = torch.nn.Embedding(len(NGRAMS) * ROWS, num_labels)
         torch.nn.init.zeros_(self.table.weight)
+        factors = torch.tensor([f for gram in NGRAMS for f in gram.values()])
+        hashes = torch.arange(vocab_size)[:, None] % ROWS * factors % ROWS
+        self.register_buffer("hashes", hashes.to(torch.int32), persistent=False)   # [vocabulary, places of all n-grams]
 
     def rows(self, input_ids: torch.Tensor) -> torch.Tensor:   # int64 [batch, tokens, n-grams]
         "The rows of the table that each token reads."
-        length, ids = input_ids.shape[1], torch.nn.functional.pad(input_ids % ROWS, (2, 2), value=self.pad)
-        def hashed(gram):
-            return torch.stack([ids[:, 2 + at:2 + at + length] * factor % ROWS for at, factor in gram.items()]).sum(0) % ROWS
-        return torch.stack([hashed(gram) + k * ROWS for k, gram in enumerate(NGRAMS)], -1)
+        length, ids = input_ids.shape[1], torch.nn.functional.pad(input_ids, (2, 2), value=self.pad)
+        places, out = iter(self.hashes[ids].long().unbind(-1)), []
+        for k, gram in enumerate(NGRAMS):
+            row = sum(next(places)[:, 2 + at:2 + at + length] for at in gram)
+            for _ in range(2): row = row - ROWS * (row >= ROWS).long()      # the remainder of a sum of three at most
+            out.append(row + k * ROWS)
+        return torch.stack(out, -1)
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:   # float32 [batch, tokens, labels]
         found = self.table(self.rows(input_ids)) * GAIN
@@ -55,7 +62,9 @@ def add_word_memory(
     model,   # of transformers, for token classification, changed in place
 ):           # the model
     "Add a `WordMemory` to the logits of a model; `save_pretrained` writes it with the other weights."
-    model.word_memory = WordMemory(model.config.num_labels, model.config.pad_token_id or 0).train(model.training)
+    model.word_memory = WordMemory(
+        model.config.num_labels, model.get_input_embeddings().num_embeddings, model.config.pad_token_id or 0
+    ).train(model.training)
     model.config.word_memory = True
     def remember(model, args, kwargs, output):
         output.logits = output.logits + model.word_memory(kwargs["input_ids"] if "input_ids" in kwargs else args[0])
