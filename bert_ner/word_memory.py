@@ -37,26 +37,26 @@ class WordMemory(torch.nn.Module):
         self.pad, self.dropout = pad, dropout
         self.table = torch.nn.Embedding(len(NGRAMS) * ROWS, num_labels)
         torch.nn.init.zeros_(self.table.weight)
-        factors = torch.tensor([f for gram in NGRAMS for f in gram.values()])
-        hashes = torch.arange(vocab_size)[:, None] % ROWS * factors % ROWS
-        self.register_buffer("hashes", hashes.to(torch.int32), persistent=False)   # [vocabulary, places of all n-grams]
-
-    def rows(self, input_ids: torch.Tensor) -> torch.Tensor:   # int64 [batch, tokens, n-grams]
-        "The rows of the table that each token reads."
-        length, ids = input_ids.shape[1], torch.nn.functional.pad(input_ids, (2, 2), value=self.pad)
-        places, out = iter(self.hashes[ids].long().unbind(-1)), []
+        hashes = torch.zeros(vocab_size, 5, len(NGRAMS), dtype=torch.int64)
         for k, gram in enumerate(NGRAMS):
-            row = sum(next(places)[:, 2 + at:2 + at + length] for at in gram)
-            for _ in range(2): row = row - ROWS * (row >= ROWS).long()      # the remainder of a sum of three at most
-            out.append(row + k * ROWS)
-        return torch.stack(out, -1)
+            for at, factor in gram.items(): hashes[:, 2 + at, k] = torch.arange(vocab_size) % ROWS * factor % ROWS
+        # of each token at each of five places
+        self.register_buffer("hashes", hashes.flatten(1).to(torch.int32), persistent=False)
+        self.register_buffer("first_rows", torch.arange(len(NGRAMS), dtype=torch.int32) * ROWS, persistent=False)
+
+    def rows(self, input_ids: torch.Tensor) -> torch.Tensor:   # int32 [batch, tokens, n-grams]
+        "The rows of the table that each token reads."
+        around, n = self.hashes[torch.nn.functional.pad(input_ids, (2, 2), value=self.pad)], len(NGRAMS)
+        row = sum(around[:, k:k - 4 or None, k * n:(k + 1) * n] for k in range(5))
+        for _ in range(2): row = row - ROWS * (row >= ROWS).to(row.dtype)        # the remainder: at most three are not 0
+        return row + self.first_rows
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:   # float32 [batch, tokens, labels]
-        found = self.table(self.rows(input_ids)) * GAIN
+        found = self.table(self.rows(input_ids))
         if self.training and self.dropout:
             kept = torch.rand(found.shape[:3], device=found.device) >= self.dropout
             found = found * (kept / (1 - self.dropout)).unsqueeze(-1)
-        return found.sum(2)
+        return found.sum(2) * GAIN
 
 def add_word_memory(
     model,   # of transformers, for token classification, changed in place
