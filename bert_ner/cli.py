@@ -351,15 +351,17 @@ def publish():
     from bert_ner.data import load_splits, to_dataset, words_and_tags
     from bert_ner.hub import hub_files, package_model, training_facts
     from bert_ner.synthetic import generate_corpus
-    test, sample = (words_and_tags(ds["test"]) for ds in (load_splits("gmb"), to_dataset(list(generate_corpus()))))
+    gmb = load_splits("gmb")
+    test, sample = (words_and_tags(ds["test"]) for ds in (gmb, to_dataset(list(generate_corpus()))))
     files = hub_files(*(artifact_path("models", n, "gmb") for n in ("bert", "onnx")), weights=False)
     splits = {
         "GMB test split": test,
         "GMB test split, first 500 sentences": tuple(x[:500] for x in test),
         "sample corpus test split": sample,
     }
-    made = package_model(files, LIBRARY_DIR/"pretrained", splits, training_facts("gmb"))
-    print(json.dumps(made["figures"], indent=2))
+    altered = words_and_tags(gmb["validation"])
+    made = package_model(files, LIBRARY_DIR/"pretrained", splits, training_facts("gmb"), altered)
+    print(json.dumps(dict(made["figures"], **made["about"]["robustness"]), indent=2))
 
 # %% ../nbs/09_cli.ipynb #0019
 def read_texts(

@@ -29,12 +29,14 @@ def hub_files(
     exported: Path,            # folder that `export_model` made of it
     weights: bool = True,      # False: of the weights only int8
 ) -> dict[str, Path]:          # name on the hub -> path
-    "The files of a model under the names that the hub has for them. Raises `BertNerError` if one is missing."
+    """The files of a model under the names that the hub has for them; without PyTorch's weights if it has a
+    `WordMemory`, which other programs would leave out. Raises `BertNerError` if one is missing."""
     places = dict(bert=Path(trained), onnx=Path(exported))
     files = {theirs: places[p]/ours for p, names in HUB_NAMES.items() for ours, theirs in names.items()}
     if not weights: files = {n: f for n, f in files.items() if n not in ("model.safetensors", "onnx/model.onnx")}
     missing = next((f for f in files.values() if not f.is_file()), None)
     if missing: raise BertNerError(f"{missing} is missing: run `bert-ner to-onnx` first, which trains and converts")
+    if read_json(files["config.json"]).get("word_memory"): files.pop("model.safetensors", None)
     return files
 
 # %% ../nbs/04a_hub.ipynb #0010
@@ -58,6 +60,7 @@ def training_facts(
         # a folder's name says nothing to others
         base_model=base if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", base) else None,
         case_feature=made["parameters"]["case_feature"],
+        word_memory=made["parameters"].get("word_memory", False),
         ceiling=made["duplicate_agreement"]["f1"],
     )
 
@@ -93,7 +96,7 @@ def model_card(
     data = ModelCardData(
         language="en" if facts["corpus"] in ("gmb", "sample") else None,
         license=license,
-        library_name="transformers" if name else "onnx",
+        library_name="transformers" if name and not facts.get("word_memory") else "onnx",
         pipeline_tag="token-classification",
         base_model=base,
         tags=["named-entity-recognition", "token-classification", "iob2", "onnx", *(() if name else ("int8",))],
@@ -146,11 +149,6 @@ def package_trained(
     "Write the model that was trained on `corpus` as the hub has it. Raises `BertNerError` if there is none."
     trained, exported = (artifact_path("models", n, corpus) for n in ("bert", "onnx"))
     files = hub_files(trained, exported)
-    if read_json(trained/"config.json").get("word_memory"):
-        raise BertNerError(
-            "other programs would load this model without its word memory, and find less: train one for them with "
-            "-S bert.word_memory=false"
-        )
     card = model_card(name, read_settings(exported)["tags"], split_figures(corpus), training_facts(corpus))
     return write_hub_folder(folder, files, card)
 
@@ -189,15 +187,21 @@ def package_model(
     folder: Path,               # to write
     splits: dict[str, tuple],   # name -> (words, gold tags) to measure on
     facts: dict[str, Any],      # from `training_facts`
-) -> dict:                      # what card.json holds: files with their SHA-256, strict F1 on each of `splits`
+    altered: tuple | None = None,  # (words, gold tags) to measure on in other writing, see `alter_words`
+) -> dict:                      # what card.json holds: files with their SHA-256, strict F1 on each of `splits`, robustness
     "Copy an int8 tagger to `folder` with a model card of measured figures."
+    from bert_ner.error_analysis import ALTERATIONS, alter_words
     from bert_ner.metrics import entity_scores
     with atomic_path(folder, "tagger.json") as tmp:
         _copy_files(files, tmp)
         tagger, figures = Tagger.from_pretrained(tmp, "onnx-int8"), {}
-        for split, (words, gold) in splits.items():
+        def score(words, gold):
             s = entity_scores(gold, [t.tags for t in tagger.tag_tokenized(words)])
-            figures[split] = dict(sentences=len(words), micro_f1=s["micro"]["f1"], macro_f1=s["macro"]["f1"])
+            return dict(sentences=len(words), micro_f1=s["micro"]["f1"], macro_f1=s["macro"]["f1"])
+        for split, sentences in splits.items(): figures[split] = score(*sentences)
+        if altered: facts = {**facts, "robustness": {"as it is": score(*altered), **{
+            how: score(alter_words(altered[0], how), altered[1]) for how in ALTERATIONS
+        }}}
         card = dict(sha256={n: file_hash(tmp/n) for n in sorted(files)}, figures=figures, about=facts)
         write_json(tmp/"card.json", card)
         model_card("", tagger.tags, figures, facts).save(tmp/"README.md")

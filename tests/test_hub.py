@@ -112,6 +112,25 @@ def test_the_card_is_read_by_the_hub(hub):
     assert "| tiny, test split | 100 | 0.5000 | 0.2500 |" in card.text
 
 
+def test_a_word_memory_goes_to_the_hub_in_onnx_only(corpus, models, tmp_path):
+    "transformers would leave the table out of PyTorch's weights, so there are none; every engine reads it from ONNX."
+    from transformers import AutoModelForTokenClassification
+    args = dict(num_train_epochs=3, per_device_train_batch_size=16, learning_rate=3e-3, bf16=False, disable_tqdm=True)
+    fine_tune(corpus, tmp_path/"bert", str(models.parent.parent/"base"), True, 128, seed=42, word_memory=True, **args)
+    words, gold = words_and_tags(corpus["validation"])
+    export_model(tmp_path/"bert", tmp_path/"onnx", words, gold, list(corpus["train"]["words"])[:64], max_f1_drop=.02)
+    card = model_card("me/tiny", ["O", "B-geo"], FIGURES, {**FACTS, "word_memory": True})
+    hub = write_hub_folder(tmp_path/"hub", hub_files(tmp_path/"bert", tmp_path/"onnx"), card)
+    assert not (hub/"model.safetensors").exists() and 'subfolder="onnx"' in (hub/"README.md").read_text()
+    with pytest.raises(OSError, match="model.safetensors"): AutoModelForTokenClassification.from_pretrained(hub)
+    trained = Tagger.from_pretrained(tmp_path/"bert", "torch")
+    assert trained.engine.model.word_memory.table.weight.abs().max() > 0
+    wanted = [t.tags for t in trained.tag_tokenized(words)]
+    assert [t.tags for t in Tagger.from_pretrained(hub, "onnx").tag_tokenized(words)] == wanted
+    trained.engine.model.word_memory.table.weight.data.zero_()
+    assert [t.tags for t in trained.tag_tokenized(words)] != wanted
+
+
 @pytest.fixture
 def push(models):
     "`push(*arguments)` in a project that trained on `tiny`."
