@@ -693,11 +693,13 @@ def convert_command(
         with atomic_path(report) as tmp, open(tmp, "w", encoding="utf-8", newline="") as f:
             csv.writer(f).writerows([("place", "what"), *made.notes])
     print(made)
-    shown = 0 if report else 20
-    for place, what in made.notes[:shown]: print(f"{place}: {what}", file=sys.stderr)
-    if len(made.notes) > shown:
-        where = f"see {report}" if report else "--report FILE lists all"
-        print(f"{len(made.notes) - shown:,} more: {where}", file=sys.stderr)
+    if report: _print_notes(made.notes, 0, f": see {report}")
+    else: _print_notes(made.notes, 20, ": --report FILE lists all")
+
+def _print_notes(notes, most, rest=""):
+    "At most `most` of the notes of a report, on standard error."
+    for place, what in notes[:most]: print(f"{place}: {what}", file=sys.stderr)
+    if len(notes) > most: print(f"{len(notes) - most:,} more{rest}", file=sys.stderr)
 
 # %% ../nbs/09_cli.ipynb #0022
 Backend = Annotated[
@@ -897,8 +899,7 @@ def review_command(
         report = ConversionReport()
         tagger = Tagger.from_pretrained(model or default_model_dir(), labels=labels)
         ReviewQueue.create(queue, source, tagger, sentences, random_share, overlap, text_column, report=report)
-        for place, what in report.notes[:20]: print(f"{place}: {what}", file=sys.stderr)
-        if len(report.notes) > 20: print(f"{len(report.notes) - 20:,} more", file=sys.stderr)
+        _print_notes(report.notes, 20)
     opened = ReviewQueue(queue)
     about = opened.meta
     if queue != source and Path(about["source"]) != source.resolve():

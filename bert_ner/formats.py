@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['READERS', 'WRITERS', 'AnnotatedText', 'ConversionReport', 'RejectedText', 'check_spans', 'flatten', 'cut_words',
-           'to_sentences', 'Record', 'from_utf16', 'parse_prodigy', 'parse_doccano', 'parse_jsonl',
+           'split_document', 'to_sentences', 'Record', 'from_utf16', 'parse_prodigy', 'parse_doccano', 'parse_jsonl',
            'parse_label_studio', 'detect_format', 'read_annotated', 'read_tasks', 'to_prodigy', 'to_doccano',
            'to_jsonl', 'to_label_studio', 'write_annotated', 'convert', 'is_annotated_text', 'read_sentences']
 
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from .core import *
@@ -131,6 +132,19 @@ def _bounded(document, entities, words, report):
         if e not in kept: report.reject_span(document.place, f"at {e.start}-{e.end} {e.label!r} the source has no words")
     return kept
 
+def split_document(
+    document: AnnotatedText,
+    report: ConversionReport,
+) -> tuple[list[list[tuple[int, int, str]]], list[Entity]]:  # of each sentence: (start, end, tag) of each word; the entities
+    """A text as sentences, none of which ends inside of an entity; spans that overlap a longer one, or stand where the
+    source has no words, are counted and noted. Raises `RejectedText` if there is no word."""
+    entities, text = flatten(document, report), document.text
+    words = cut_words(document, entities, report)
+    if not words: raise RejectedText("it has no word")
+    entities = _bounded(document, entities, words, report)
+    found = split_tagged_sentences(text, entities, words)
+    return ([[w for s in found for w in s]] if document.is_sentence else found), entities
+
 def to_sentences(
     document: AnnotatedText,
     report: ConversionReport,
@@ -138,13 +152,9 @@ def to_sentences(
     """A text as sentences of words with tags; no sentence ends inside of an entity.
 
     Raises `RejectedText` if a word cannot stand in a corpus, or none is left."""
-    entities = flatten(document, report)
-    offsets, text = cut_words(document, entities, report), document.text
-    if not offsets: raise RejectedText("it has no word")
-    for a, b in offsets:
+    found, text = split_document(document, report)[0], document.text
+    for a, b, _ in chain.from_iterable(found):
         if fault := word_error(text[a:b]): raise RejectedText(f"at {a}: {fault}")
-    found = split_tagged_sentences(text, _bounded(document, entities, offsets, report), offsets)
-    if document.is_sentence: found = [[w for s in found for w in s]]
     return [([text[a:b] for a, b, _ in s], [tag for *_, tag in s]) for s in found]
 
 # %% ../nbs/00n_formats.ipynb #11fe39d3

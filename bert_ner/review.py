@@ -72,12 +72,9 @@ def to_items(
     report: ConversionReport,
 ) -> list[ReviewItem]:  # its sentences
     "The sentences of a text as items; of overlapping entities the longest are kept."
-    text, entities = document.text, flatten(document, report)
-    words = cut_words(document, entities, report)
-    starts, ends = {a for a, _ in words}, {b for _, b in words}
-    sentences = split_tagged_sentences(text, [e for e in entities if e.start in starts and e.end in ends], words)
-    if document.is_sentence: sentences = [[w for s in sentences for w in s]]
-    out = []
+    try: sentences, entities = split_document(document, report)
+    except RejectedText as e: report.reject_text(document.place, str(e)); return []
+    text, out = document.text, []
     for n, s in enumerate(sentences, 1):
         a, b = s[0][0], s[-1][1]
         inside = [(e.start - a, e.end - a, e.label, e.score) for e in entities if a <= e.start and e.end <= b]
@@ -304,30 +301,33 @@ class ReviewQueue:
                    order by id desc limit 1""",
                 (item, self._whose(annotator)),
             ).fetchone()
-            db.execute(
-                "insert into answer (item, annotator, window, verdict, entities, at) values (?, ?, ?, ?, ?, ?)",
-                (item, annotator, window, verdict, json.dumps(entities), time.time()),
-            )
-            if verdict == "withdraw": self._keep(db, item, annotator, entities)
-            elif verdict != "skip": db.execute("delete from draft where item = ? and annotator = ?", (item, annotator))
-            db.execute("delete from claim where item = ? and annotator = ?", (item, self._whose(annotator)))
+            self._answer(db, item, window, annotator, verdict, entities)
         if verdict == "withdraw" or last is None or last[1] == window or last[2] in ("skip", "withdraw"): return ""
         by = f" by {last[0]}" if last[0] != annotator else ""
         return f"this sentence was answered in another window{by}, too: both answers are kept, and the last one counts"
 
+    def _answer(self, db, item, window, annotator, verdict, entities):
+        db.execute(
+            "insert into answer (item, annotator, window, verdict, entities, at) values (?, ?, ?, ?, ?, ?)",
+            (item, annotator, window, verdict, json.dumps(entities), time.time()),
+        )
+        if verdict == "withdraw": self._keep(db, item, annotator, entities)
+        elif verdict != "skip": db.execute("delete from draft where item = ? and annotator = ?", (item, annotator))
+        db.execute("delete from claim where item = ? and annotator = ?", (item, self._whose(annotator)))
+
     def back(self, window: str, annotator: str) -> dict[str, Any] | None:   # the sentence, as `take` gives it, and its `verdict`
         "Withdraw the last answer that this window gave, and claim its sentence again. None: there is none."
-        with self._open() as db:
+        with self._open(True) as db:
             found = db.execute(
                 """select item, verdict, entities from answer a
                    where window = ?1 and annotator = ?2 and verdict != 'withdraw'
                    and id = (select max(id) from answer where item = a.item and annotator = ?2) order by id desc limit 1""",
                 (window, annotator),
             ).fetchone()
-        if not found: return None
-        item, verdict, entities = found
-        self.answer(item, window, annotator, "withdraw", json.loads(entities))
-        with self._open(True) as db: return {**self._claim(db, item, window, annotator), "verdict": verdict}
+            if not found: return None
+            item, verdict, entities = found
+            self._answer(db, item, window, annotator, "withdraw", json.loads(entities))
+            return {**self._claim(db, item, window, annotator), "verdict": verdict}
 
     def progress(self, annotator: str = "") -> dict[str, int]:   # sentences, done, accepted, corrected, rejected, elsewhere
         "How far the queue is, for a person if each answers every sentence; `elsewhere` are open in a window."
