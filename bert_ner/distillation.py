@@ -76,19 +76,27 @@ def score_mix(
     members: dict[str, Callable],   # name -> a function from words of sentences to `Probabilities`
     splits: dict[str, tuple],       # split -> (words, gold tags); the weights are fitted on the first one
     tags: Sequence[str],            # the tag set, in the order of the probabilities
-) -> dict[str, Any]:                # weights; of each member and "mix": of each split micro_f1, macro_f1 (strict)
-    "Score models and their weighted mean, see `fit_mix_weights`."
-    out: dict[str, Any] = {name: {} for name in ("weights", *members, "mix")}
+) -> dict[str, Any]:  # weights; of each member and "mix": of each split micro_f1, macro_f1 (strict); disputed, see below
+    """Score models and their weighted mean, see `fit_mix_weights`. A sentence is disputed if all members have the same
+    tags for it and the corpus has others: `disputed` counts them, with the micro F1 of the mix on the other sentences."""
+    out: dict[str, Any] = {name: {} for name in ("weights", *members, "mix", "disputed")}
     for split, (words, gold) in splits.items():
         found = {name: predict(words) for name, predict in members.items()}
         if not out["weights"]:
             fitted = fit_mix_weights([*found.values()], [[tags.index(t) for t in y] for y in gold])
             out["weights"] = dict(zip(members, fitted))
         found["mix"] = mix_probabilities([found[m] for m in members], [*out["weights"].values()])
-        for name, probabilities in found.items():
-            best = decode_tags([np.log(p + 1e-9) for p in probabilities], tags)
-            scores = entity_scores(gold, [[tags[i] for i in s] for s in best])
+        said = {
+            name: [[tags[i] for i in s] for s in decode_tags([np.log(p + 1e-9) for p in probabilities], tags)]
+            for name, probabilities in found.items()
+        }
+        for name, pred in said.items():
+            scores = entity_scores(gold, pred)
             out[name][split] = dict(micro_f1=scores["micro"]["f1"], macro_f1=scores["macro"]["f1"])
+        first, *others = (said[m] for m in members)
+        against = [list(g) != p and all(o[i] == p for o in others) for i, (g, p) in enumerate(zip(gold, first))]
+        rest = [[y for y, disputed in zip(ys, against) if not disputed] for ys in (gold, said["mix"])]
+        out["disputed"][split] = dict(sentences=sum(against), of=len(gold), micro_f1=entity_scores(*rest)["micro"]["f1"])
     return out
 
 # %% ../nbs/03d_distillation.ipynb #0014

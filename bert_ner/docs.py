@@ -78,11 +78,13 @@ def results_table(
                 f"{time} |\n",
             ]
         )
+    bert = figures.read(corpus, "bert")
+    name = "MiniLM-L6 BERT, case feature" + (", word memory" if bert["parameters"].get("word_memory") else "")
     return (
         "| model | seeds | validation micro F1 | test micro F1 | test macro F1 | training of one |\n| --- | --- "
         "| --- | --- | --- | --- |\n"
         + row("Bi-LSTM", figures.read(corpus, "baseline"), cores)
-        + row("MiniLM-L6 BERT, case feature", bert := figures.read(corpus, "bert"), f"{bert['hardware']['cores']} cores")
+        + row(name, bert, f"{bert['hardware']['cores']} cores")
         + more
     )
 
