@@ -30,6 +30,7 @@ class Column:
             self.data = data
         self.data[self.n:n] = values; self.n = n
 
+# %% ../nbs/00o_packing.ipynb #59f4a2a3
 class ChunkTable:
     "The words and tokens of every chunk that was seen."
     def __init__(self) -> None:
@@ -72,6 +73,7 @@ class PackedTexts:
             self.texts + other.texts, self.order + other.order, self.windows + other.windows, sizes, start, end
         )
 
+# %% ../nbs/00o_packing.ipynb #086b47bf
 class TextPacker:
     "Texts to `PackedTexts`. Threads may share one."
     def __init__(self, window_tokenizer: WindowTokenizer) -> None:
