@@ -27,6 +27,8 @@ GAIN = 10       # how much faster the table learns than the encoder
 
 class WordMemory(torch.nn.Module):
     "Logits from a table of hashed n-grams of token ids."
+    hashes: torch.Tensor
+    first_rows: torch.Tensor
     def __init__(self,
         num_labels: int,
         vocab_size: int,       # of the encoder
@@ -47,7 +49,8 @@ class WordMemory(torch.nn.Module):
     def rows(self, input_ids: torch.Tensor) -> torch.Tensor:   # int32 [batch, tokens, n-grams]
         "The rows of the table that each token reads."
         around, n = self.hashes[torch.nn.functional.pad(input_ids, (2, 2), value=self.pad)], len(NGRAMS)
-        row = sum(around[:, k:k - 4 or None, k * n:(k + 1) * n] for k in range(5))
+        first, *others = (around[:, k:k - 4 or None, k * n:(k + 1) * n] for k in range(5))
+        row = sum(others, first)
         for _ in range(2): row = row - ROWS * (row >= ROWS).to(row.dtype)        # the remainder: at most three are not 0
         return row + self.first_rows
 
