@@ -16,7 +16,7 @@ from bert_ner.docs import broken_links, write_site
 
 
 RESULT = re.compile(
-    r"^\| (Bi-LSTM|MiniLM-L6 BERT, case feature) \| ([\d, ]+) \| ([\d.]+)(?: ± ([\d.]+))? \| "
+    r"^\| (Bi-LSTM|MiniLM-L6 BERT, case feature)(, word memory)? \| ([\d, ]+) \| ([\d.]+)(?: ± ([\d.]+))? \| "
     r"\*\*([\d.]+)(?: ± ([\d.]+))?\*\* \[([\d.]+), ([\d.]+)\] \| ([\d.]+)(?: ± ([\d.]+))? \|",
     re.M,
 )
@@ -36,8 +36,9 @@ def wrong_figures(text: str, read) -> list[str]:
         rows = RESULT.findall(part)
         if [r[0] for r in rows] != ["Bi-LSTM", "MiniLM-L6 BERT, case feature"]:
             out.append(f"{corpus}: the table has {len(rows)} rows")
-        for stage, (_, seeds, *said) in zip(("baseline", "bert"), rows):
+        for stage, (_, memory, seeds, *said) in zip(("baseline", "bert"), rows):
             d = read(f"metrics/{corpus}/{stage}.json")
+            if bool(memory) != d["parameters"].get("word_memory", False): out.append(f"{corpus}, {stage}: word memory")
             runs = [d["seeds"][s] for s in seeds.split(", ")]
             if set(seeds.split(", ")) != set(d["seeds"]): out.append(f"{corpus}, {stage}: seeds {seeds}")
             for k, (split, average) in enumerate((("validation", "micro"), ("test", "micro"), ("test", "macro"))):
