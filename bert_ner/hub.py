@@ -174,7 +174,11 @@ def upload(
     api = HfApi(library_name="bert-ner")
     try:
         api.create_repo(name, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="A model trained with bert-ner"))
+        # weights of an earlier model would stay, and be loaded beside the new configuration
+        old = [n for names in HUB_NAMES.values() for n in names.values() if not (Path(folder)/n).is_file()]
+        return str(api.upload_folder(
+            repo_id=name, folder_path=folder, commit_message="A model trained with bert-ner", delete_patterns=old or None
+        ))
     except Exception as e:
         reason = str(e).strip().partition("\n")[0][:200] or type(e).__name__
         raise BertNerError(

@@ -8,6 +8,7 @@ __all__ = ['MAX_CHUNKS', 'MAX_CHUNK_CHARS', 'Column', 'ChunkTable', 'PackedTexts
 # %% ../nbs/00o_packing.ipynb #fc0c8930
 import re, threading
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from .core import *
@@ -107,11 +108,11 @@ class TextPacker:
     def _learn(self, chunks):
         "The table that knows all `chunks` but those that it cannot hold."
         encoder, room = self.window_tokenizer.word_encoder, self.window_tokenizer.room
-        with self.learning:
+        with self.learning, self._whole_table():
             wanted = dict.fromkeys(c for cs in chunks for c in cs if len(c) <= MAX_CHUNK_CHARS)
-            if len(self.table.known) + len(wanted) > MAX_CHUNKS: self.table = ChunkTable()
+            new = [c for c in wanted if c not in self.table.known]
+            if len(self.table.known) + len(new) > MAX_CHUNKS: self.table, new = ChunkTable(), [*wanted]
             table = self.table
-            new = [c for c in wanted if c not in table.known]
             bare = [c.removeprefix("\n") for c in new]
             offsets = [tokenize_words(f"{c} ") for c in bare]
             words = [[c[a:b] for a, b in o] for c, o in zip(bare, offsets)]
@@ -119,10 +120,19 @@ class TextPacker:
             ids = encoder([[*("" if c[:1] == "\n" else later), *w] for c, w in zip(new, words)])
             for c, b, o, w, x in zip(new, bare, offsets, words, ids):
                 x = x[len(x) - len(w):]
-                if max(map(len, x), default=0) > room: continue
+                # in a text that begins with invisible characters alone the next chunk has its first word
+                if max(map(len, x), default=0) > room or c[:1] == "\n" and not w: continue
                 if not (b.isascii() and b[-1] != ".") and tokenize_words(b) != o: table.unlike_at_end.add(c)
                 table.append(c, len(b), x, self.window_tokenizer.token_types(w), o)
         return table
+
+    @contextmanager
+    def _whole_table(self):
+        "Drop a table that an interrupt has left with half a chunk."
+        try: yield
+        except BaseException: self.table = ChunkTable(); raise
+
+    def __reduce__(self): return TextPacker, (self.window_tokenizer,)
 
     def _join(self, order, texts, chunks, rows, table):
         "Texts whose `chunks` are the `rows` of `table`."

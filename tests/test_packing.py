@@ -14,7 +14,7 @@ from bert_ner.packing import TextPacker
 from bert_ner.spans import aggregate_entities, break_at_blank_lines, split_table_cells, tokenize_words
 from bert_ner.windows import split_unspaced, word_log_probs
 
-CASES = ["bert", "roberta", "xlm-roberta"]       # WordPiece; byte-level BPE and Unigram, which read the space before a word
+CASES = ["bert", "roberta", "xlm-roberta", "modernbert"]   # WordPiece; BPE and Unigram, which read the space before a word
 
 
 class Rolling:
@@ -78,6 +78,7 @@ TEXTS = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(texts=TEXTS)
 @example(texts=["Mr.", "Mr. ", "Mr.\u200b", "Mr.\u200b x", "in Mr.", "in Mr.\n"])
+@example(texts=["\ufeff Paris", "\u200b Paris in", "\ufeff", " \u200b \u200b Paris"])
 @example(texts=["", " ", "\t", "a\tb", "a\t b\nc", "\ta b"])
 @example(texts=["Paris", "Paris", " Paris", "Paris Paris"])
 @example(texts=["x" * 120, "x" * 99 + " y", "a b " * 60, "a\n\nb", "Mr.\n\nBush"])
@@ -104,6 +105,35 @@ def test_a_full_table_starts_anew(taggers, monkeypatch):
     check(tagger, [f"word{i} Paris" for i in range(50)])          # more new chunks in one call than the table should have
     check(tagger, ["Paris"]); check(tagger, ["anew"])
     assert len(packer.table.known) == 1
+
+
+@pytest.mark.parametrize("column", ["chars", "input_ids", "start", "end"])
+def test_an_interrupt_while_learning(taggers, monkeypatch, column):
+    "Ctrl+C in the middle of a chunk: what was learned in part is forgotten."
+    tagger = copy.deepcopy(taggers["bert"])
+    check(tagger, ["in Paris"])
+    broken = getattr(tagger._packer.table, column)
+    def interrupt(values): raise KeyboardInterrupt
+    monkeypatch.setattr(broken, "extend", interrupt)
+    with pytest.raises(KeyboardInterrupt): tagger.tag("Tony Blair visited the city")
+    assert getattr(tagger._packer.table, column) is not broken
+    check(tagger, ["Tony Blair visited the city", "in Paris", "others went on Monday"])
+
+
+def test_a_table_that_is_not_full_stays(taggers, monkeypatch):
+    monkeypatch.setattr(bert_ner.packing, "MAX_CHUNKS", 20)
+    tagger = copy.deepcopy(taggers["bert"])
+    many = " ".join(f"w{i}" for i in range(15))
+    tagger.tag(many); table = tagger._packer.table
+    tagger.tag(f"{many} new")
+    assert tagger._packer.table is table and len(table.known) == 16
+
+
+def test_words_tagger_pickles(taggers):
+    from bert_ner.tagger import WordTagger
+    known = taggers["bert"]
+    again = pickle.loads(pickle.dumps(WordTagger(known.engine, known.window_tokenizer, known.tags)))
+    assert again.tag_tokenized([["in", "Paris"]])[0].tags == known.tag_tokenized([["in", "Paris"]])[0].tags
 
 
 def test_threads_share_a_table(taggers, monkeypatch):
