@@ -73,8 +73,10 @@ def load_model_and_tokenizer(
     model_name_or_path: str,       # see `resolve_checkpoint`
     tags: Sequence[str] = GMB_TAGS,  # the tag set
     dropout: float | None = None,  # in the encoder, none on attention weights; None: as pretrained
+    num_hidden_layers: int = 0,    # of the encoder, the lowest ones; 0: all
 ):                                 # (model with a new head for `tags`, transformers' tokenizer)
-    "Load the encoder `model_name_or_path`. Raises `BertNerError` if neither a folder nor the model hub has it."
+    """Load the encoder `model_name_or_path`. Raises `BertNerError` if neither a folder nor the model hub has it, or if it
+    has fewer layers."""
     from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
     from transformers.utils import logging
     where, level = resolve_checkpoint(model_name_or_path), logging.get_verbosity()
@@ -83,6 +85,10 @@ def load_model_and_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(where, use_fast=True)
         config = set_dropout(AutoConfig.from_pretrained(where), dropout)
         if getattr(config, "word_memory", False): config.word_memory = False      # its table is of other labels
+        if num_hidden_layers > config.num_hidden_layers:
+            raise BertNerError(f"bert.num_hidden_layers is {num_hidden_layers}: '{model_name_or_path}' has "
+                f"{config.num_hidden_layers} layers, 0 takes them all")
+        config.num_hidden_layers = num_hidden_layers or config.num_hidden_layers
         config.id2label, config.label2id = dict(enumerate(tags)), {t: i for i, t in enumerate(tags)}
         model = AutoModelForTokenClassification.from_pretrained(
             where,
@@ -477,6 +483,7 @@ def fine_tune(
     evals_per_epoch: int = 1,        # per epoch
     tracker: Tracker | None = None,  # gets the curves during training
     word_memory: bool = False,       # learn words and their neighbors by heart, too, see `word_memory`
+    num_hidden_layers: int = 0,      # of the encoder, the lowest ones: fewer are faster; 0: all
     **args,                          # of transformers.TrainingArguments: seed, learning_rate, ...
 ) -> dict:   # run, log (Trainer's), f1 (validation), minutes, resumed, speed, outside_bias, temperature
     """Fine-tune on `ds['train']`, choose on `ds['validation']`, save to `folder` atomically. Resumes from its own
@@ -495,6 +502,7 @@ def fine_tune(
         evals_per_epoch=evals_per_epoch,
         data=[ds[p]._fingerprint for p in ("train", "validation")],
         **(dict(word_memory=True) if word_memory else {}),
+        **(dict(num_hidden_layers=num_hidden_layers) if num_hidden_layers else {}),
         **args,
     )
     if done := completed_run(folder, run): return done
@@ -506,7 +514,7 @@ def fine_tune(
     peak, clock = measure_peak_flops(supports_bf16()) * world.num_processes, make_step_timer()
     checkpoints = folder.with_name(f"{folder.name}.checkpoints")
     with world.main_process_first(): start = find_resumable_checkpoint(checkpoints, run)
-    model, tokenizer = load_model_and_tokenizer(model_name_or_path, tags, dropout)
+    model, tokenizer = load_model_and_tokenizer(model_name_or_path, tags, dropout, num_hidden_layers)
     if case_feature: model, tokenizer = with_capitals(model, tokenizer)
     if word_memory: add_word_memory(model)
     if not torch.cuda.is_available(): replace_dropout(model)

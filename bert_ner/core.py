@@ -205,6 +205,7 @@ PARAM_RULES = dict(  # stage -> parameter -> (in words, test)
         model_name_or_path=_FILLED,
         case_feature=_SWITCH,
         word_memory=_SWITCH,
+        num_hidden_layers=_integer(0),
         epochs=_POSITIVE,
         lr=_POSITIVE,
         batch_size=_COUNT,

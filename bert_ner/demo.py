@@ -19,6 +19,7 @@ from typing import Any
 from fastcore.basics import patch
 from .core import *
 from .spans import *
+from .checkpoint import FAST, pretrained_dir
 from .windows import word_log_probs, load_tokenizer_config, model_info
 from .engines import *
 from .tagger import *
@@ -258,10 +259,11 @@ def available_engines(
         from bert_ner.triton.client import TritonTagger
         return TritonTagger(url)
     if (baseline/"tagger.json").is_file() and find_spec("torch"): out["baseline"] = "Bi-LSTM baseline", open_baseline
-    try: shipped = pretrained_dir()
-    except BertNerError: shipped = folder                           # this copy of the library ships none
-    if shipped.resolve() != folder.resolve():
-        out["pretrained"] = "Pretrained, int8", lambda url: Tagger.from_pretrained()
+    for name, shipped, label in ("pretrained", "", "Pretrained, int8"), (FAST, FAST, "Pretrained, fast"):
+        try: path = pretrained_dir(shipped)
+        except BertNerError: continue                               # this copy of the library does not ship it
+        if path.resolve() != folder.resolve():
+            out[name] = label, lambda url, path=path: Tagger.from_pretrained(path)
     return {**out, "triton": ("Triton server", open_triton)}
 
 # %% ../nbs/07_demo.ipynb #0033b
@@ -272,7 +274,7 @@ def about_engine(
     "How the model of `engine` was trained, as far as known."
     if engine == "triton" or engine.startswith("other "): return {}
     try:
-        if engine == "pretrained": return model_info(pretrained_dir())
+        if engine in ("pretrained", FAST): return model_info(pretrained_dir(FAST if engine == FAST else ""))
         return model_info(Path(folder).parent/"baseline" if engine == "baseline" else folder)
     except BertNerError: return {}
 

@@ -225,7 +225,7 @@ def static_preview() -> str:  # Markdown
     "The cell of `07_demo` that shows the page's first example with the entities of the shipped model."
     from bert_ner.demo import EXAMPLES
     from bert_ner.tagger import Tagger
-    from bert_ner.engines import pretrained_dir
+    from bert_ner.checkpoint import pretrained_dir
     from bert_ner.render import to_inline_html
     text = next(iter(EXAMPLES.values()))
     return (

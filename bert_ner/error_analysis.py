@@ -163,7 +163,7 @@ def alter_words(
     seed: int = SEED,        # of the typos
     share: float = .1,       # of the words of four letters and more that get a typo: two neighboring letters swapped
 ) -> list[list[str]]:        # the same shape
-    "The sentences in other writing. Raises `BertNerError` if `how` is unknown."
+    "The sentences in another case, or with typos. Raises `BertNerError` if `how` is unknown."
     if how == "lower case": return [[w.lower() for w in s] for s in words]
     if how == "upper case": return [[w.upper() for w in s] for s in words]
     if how != "typos": raise BertNerError(f"no alteration '{how}': there are {', '.join(ALTERATIONS)}")

@@ -191,7 +191,7 @@ def package_model(
     folder: Path,               # to write
     splits: dict[str, tuple],   # name -> (words, gold tags) to measure on
     facts: dict[str, Any],      # from `training_facts`
-    altered: tuple | None = None,  # (words, gold tags) to measure on in other writing, see `alter_words`
+    altered: tuple | None = None,  # (words, gold tags) to measure on in another case and with typos, see `alter_words`
 ) -> dict:                      # what card.json holds: files with their SHA-256, strict F1 on each of `splits`, robustness
     "Copy an int8 tagger to `folder` with a model card of measured figures."
     from bert_ner.error_analysis import ALTERATIONS, alter_words
@@ -203,7 +203,7 @@ def package_model(
             s = entity_scores(gold, [t.tags for t in tagger.tag_tokenized(words)])
             return dict(sentences=len(words), micro_f1=s["micro"]["f1"], macro_f1=s["macro"]["f1"])
         for split, sentences in splits.items(): figures[split] = score(*sentences)
-        if altered: facts = {**facts, "robustness": {"as it is": score(*altered), **{
+        if altered: facts = {**facts, "robustness": {"unchanged": score(*altered), **{
             how: score(alter_words(altered[0], how), altered[1]) for how in ALTERATIONS
         }}}
         card = dict(sha256={n: file_hash(tmp/n) for n in sorted(files)}, figures=figures, about=facts)

@@ -36,7 +36,7 @@ class ChunkTable:
     "The words and tokens of every chunk that was seen."
     def __init__(self) -> None:
         self.known: dict[str, int] = {}      # row of each
-        self.unlike_at_end: set[str] = set() # those that have other words where no space follows: "Mr."
+        self.differs_at_end: set[str] = set() # those that have other words where no space follows: "Mr."
         # of each chunk: its characters, its first token and word and the number of both
         self.chars, self.first_token, self.tokens, self.first_word, self.words = (Column() for _ in range(5))
         self.input_ids, self.token_type_ids = Column(), Column()               # of each token
@@ -63,16 +63,32 @@ class PackedTexts:
     "The windows of many texts, and where their words are."
     texts: list[str]          # in the order of the arrays
     order: list[int]          # the place of each among those given
-    windows: PackedWindows    # a text is one sentence, or one for each cell of a table
+    windows: PackedWindows    # of sentences: a text is one, or one for each cell of a table; equal cells are one sentence
+    sentences: np.ndarray     # int64: the sentence of each text or cell, in their order
     sizes: np.ndarray         # int64 [texts]: words of each
     start: np.ndarray         # int64 [words]: first character in its text
     end: np.ndarray           # int64 [words]: character after the last
 
     def __add__(self, other: "PackedTexts") -> "PackedTexts":
         sizes, start, end = (np.concatenate([getattr(self, n), getattr(other, n)]) for n in ("sizes", "start", "end"))
+        sentences = np.append(self.sentences, other.sentences + len(self.windows.sentence_sizes))
         return PackedTexts(
-            self.texts + other.texts, self.order + other.order, self.windows + other.windows, sizes, start, end
+            self.texts + other.texts, self.order + other.order, self.windows + other.windows, sentences, sizes, start, end
         )
+
+    @property
+    def sentence_sizes(self) -> np.ndarray:
+        "int64: words of each text or cell."
+        return self.windows.sentence_sizes[self.sentences]
+
+    def word_logits(self,
+        logits: np.ndarray,   # float32 [words of the windows, tags]: of `score_words`
+    ) -> np.ndarray:          # float32 [words of the texts, tags]
+        "The logits of every word of the texts, of equal cells the same."
+        sizes = self.windows.sentence_sizes
+        if len(self.sentences) == len(sizes): return logits
+        starts = np.cumsum(sizes) - sizes
+        return logits[concatenate_ranges(starts[self.sentences], sizes[self.sentences])]
 
 # %% ../nbs/00o_packing.ipynb #086b47bf
 class TextPacker:
@@ -80,14 +96,14 @@ class TextPacker:
     def __init__(self, window_tokenizer: WindowTokenizer) -> None:
         self.window_tokenizer, self.table, self.learning = window_tokenizer, ChunkTable(), threading.Lock()
         encoder = window_tokenizer.word_encoder
-        self.first_is_unlike = encoder.spaced and not encoder.add_prefix_space
+        self.first_differs = encoder.spaced and not encoder.add_prefix_space
 
     def __call__(self, texts: Sequence[str]) -> PackedTexts:
         "Words, tokens and windows of `texts`."
-        unspaced, first = self.window_tokenizer.split_unspaced, "\n" if self.first_is_unlike else ""
+        unspaced, first = self.window_tokenizer.split_unspaced, "\n" if self.first_differs else ""
         chunks: dict[int, list[str]] = {}       # of each text that the table can hold
         for i, t in enumerate(texts):
-            if "\t" not in t and not (unspaced and not t.isascii()): chunks[i] = t.split()
+            if "\t" not in t and not (unspaced and not t.isascii() and UNSPACED.search(t)): chunks[i] = t.split()
         if first:
             for c in chunks.values(): c[:1] = [first + x for x in c[:1]]
         table = self.table                      # another thread may replace it: this call uses one
@@ -96,10 +112,10 @@ class TextPacker:
             table = self._learn(chunks.values())
             chunks = {i: c for i, c in chunks.items() if all(x in table.known for x in c)}
             rows = _look_up(table, chunks)
-        if table.unlike_at_end:
-            unlike = [i for i, c in chunks.items() if c and c[-1] in table.unlike_at_end and not texts[i][-1].isspace()]
-            for i in unlike: del chunks[i]
-            if unlike: rows = _look_up(table, chunks)
+        if table.differs_at_end:
+            others = [i for i, c in chunks.items() if c and c[-1] in table.differs_at_end and not texts[i][-1].isspace()]
+            for i in others: del chunks[i]
+            if others: rows = _look_up(table, chunks)
         packed = self._join([*chunks], [texts[i] for i in chunks], chunks.values(), rows, table)
         if len(chunks) == len(texts): return packed
         rest = [i for i in range(len(texts)) if i not in chunks]
@@ -116,13 +132,13 @@ class TextPacker:
             bare = [c.removeprefix("\n") for c in new]
             offsets = [tokenize_words(f"{c} ") for c in bare]
             words = [[c[a:b] for a, b in o] for c, o in zip(bare, offsets)]
-            later = ["x"] if self.first_is_unlike else []       # a word before, unless the chunk is the first of a text
+            later = ["x"] if self.first_differs else []       # a word before, unless the chunk is the first of a text
             ids = encoder([[*("" if c[:1] == "\n" else later), *w] for c, w in zip(new, words)])
             for c, b, o, w, x in zip(new, bare, offsets, words, ids):
                 x = x[len(x) - len(w):]
                 # in a text that begins with invisible characters alone the next chunk has its first word
                 if max(map(len, x), default=0) > room or c[:1] == "\n" and not w: continue
-                if not (b.isascii() and b[-1] != ".") and tokenize_words(b) != o: table.unlike_at_end.add(c)
+                if not (b.isascii() and b[-1] != ".") and tokenize_words(b) != o: table.differs_at_end.add(c)
                 table.append(c, len(b), x, self.window_tokenizer.token_types(w), o)
         return table
 
@@ -153,23 +169,26 @@ class TextPacker:
             self.window_tokenizer.room, self.window_tokenizer.stride,
         )
         return PackedTexts(
-            texts, order, windows, sizes, start + table.start.data[at_word], start + table.end.data[at_word]
+            texts, order, windows, np.arange(len(texts)), sizes,
+            start + table.start.data[at_word], start + table.end.data[at_word],
         )
 
     def _split(self, order, texts):
         "Texts that are split word by word."
+        unique: dict[tuple[str, ...], int] = {}
         sentences, offsets, sizes = [], [], []
         for t in texts:
             before = len(offsets)
             for cell in split_table_cells(t, tokenize_words(t)):
                 words = [t[a:b] for a, b in cell]
-                if self.window_tokenizer.split_unspaced and not t.isascii():
+                if self.window_tokenizer.split_unspaced and UNSPACED.search(t):
                     cell, words = split_unspaced(t, cell, self.window_tokenizer.word_encoder)
-                sentences.append(words); offsets += cell
+                sentences.append(unique.setdefault(tuple(words), len(unique))); offsets += cell
             sizes.append(len(offsets) - before)
         start, end = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
         return PackedTexts(
-            texts, order, self.window_tokenizer.pack(sentences), np.array(sizes, dtype=np.int64), start, end
+            texts, order, self.window_tokenizer.pack([*unique]), np.array(sentences, dtype=np.int64),
+            np.array(sizes, dtype=np.int64), start, end,
         )
 
 def _look_up(table, chunks):
@@ -179,16 +198,17 @@ def _look_up(table, chunks):
 # %% ../nbs/00o_packing.ipynb #48d3181c
 def find_entities(
     packed: PackedTexts,
-    logits: np.ndarray,         # float32 [words, tags]: of `score_words`
+    logits: np.ndarray,         # float32 [words of the windows, tags]: of `score_words`
     tags: Sequence[str],        # the tag set, in the model's order
     scheme: str = "iob2",       # that it is in, of `SCHEMES`
     decoding: str = "viterbi",  # "viterbi": the best valid tags; "argmax": the best tag of each word
 ) -> list[list[Entity]]:        # of each text, in the order in which they were given
     "The entities of many texts; none crosses a blank line."
-    best = best_tags(logits, packed.windows.sentence_sizes, tags, scheme) if decoding == "viterbi" else logits.argmax(1)
+    logits, sentence_sizes = packed.word_logits(logits), packed.sentence_sizes
+    best = best_tags(logits, sentence_sizes, tags, scheme) if decoding == "viterbi" else logits.argmax(1)
     names, ids = list(tags), best
     if scheme != "iob2" or decoding != "viterbi":
-        sentences = np.split(best, np.cumsum(packed.windows.sentence_sizes)[:-1])
+        sentences = np.split(best, np.cumsum(sentence_sizes)[:-1])
         written = [t for s in sentences for t in to_iob2_tags([tags[i] for i in s], scheme)]
         names = sorted(set(written))
         ids = np.array([*map({t: i for i, t in enumerate(names)}.get, written)], dtype=np.int64)

@@ -12,8 +12,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span, SpanGroup
 from spacy.util import filter_spans, minibatch
 from .core import BertNerError
-from .checkpoint import read_settings, resolve_model
-from .engines import pretrained_dir
+from .checkpoint import pretrained_dir, read_settings, resolve_model
 from .tagger import Tagger
 
 # %% ../nbs/00m_spacy.ipynb #0005

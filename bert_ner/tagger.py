@@ -241,11 +241,11 @@ class WordTagger:
         """Tags of pre-tokenized sentences; equal sentences are scored once.
 
         Raises `BertNerError` if one is not a collection of words, or a word is not a string."""
-        unlike: dict[tuple[str, ...], int] = {}
-        where = [unlike.setdefault(tuple(s), len(unlike)) for s in check_sentences(sentences)]
+        unique: dict[tuple[str, ...], int] = {}
+        where = [unique.setdefault(tuple(s), len(unique)) for s in check_sentences(sentences)]
         self._check_engine()
         found = self.decode(
-            word_log_probs(self.engine, self.window_tokenizer, list(unlike), self.max_batch_tokens, progress)
+            word_log_probs(self.engine, self.window_tokenizer, list(unique), self.max_batch_tokens, progress)
         )
         return [found[i] for i in where]
 
@@ -295,7 +295,8 @@ class Tagger(WordTagger):
     its model and opens it again; a forked process should open its own, too. A copy shares the engine."""
     @classmethod
     def from_pretrained(cls,
-        folder: str | os.PathLike[str] | None = None,  # a model's, or its hub name; None: the MiniLM that ships with us
+        # a model's, or its hub name; None: the MiniLM that ships with us; "fast": the smaller one that does
+        folder: str | os.PathLike[str] | None = None,
         engine: str | None = "auto",                   # of `ENGINES`; None: set `engine` yourself
         device: str | None = None,                     # "cpu" or "cuda"; None: CUDA where the engine finds it
         labels: dict[str, str] | None = None,          # other names for the model's labels, see `map_labels`
@@ -333,12 +334,12 @@ class Tagger(WordTagger):
     ) -> list[Entities]:                                                   # in their order
         "Entities of each of `texts`. Raises `BertNerError` for a single string, and if one of them is not a string."
         _check_dimensions(texts)
-        texts, unlike = check_texts(texts), {}
+        texts, unique = check_texts(texts), {}
         self._check_engine()
         if not texts: return []
-        where = [unlike.setdefault(t, len(unlike)) for t in texts]       # equal texts are scored once
+        where = [unique.setdefault(t, len(unique)) for t in texts]       # equal texts are scored once
         if self._packer.window_tokenizer is not self.window_tokenizer: self._packer = TextPacker(self.window_tokenizer)
-        packed = self._packer([*unlike])
+        packed = self._packer([*unique])
         logits = score_words(self.engine, self.window_tokenizer, packed.windows, self.max_batch_tokens, progress)
         found = find_entities(packed, logits, self.tags, self.scheme, self.decoding)
         return [Entities(found[i], t) for i, t in zip(where, texts)]
@@ -377,8 +378,9 @@ class Tagger(WordTagger):
                 "that `Tagger.from_pretrained` opened"
             )
         # elsewhere the library is in another folder
-        shipped = self.folder.resolve() == SHIPPED_DIR.resolve()
-        return _reopen, (type(self), "" if shipped else str(self.folder), *self._opened, self.max_batch_tokens)
+        shipped = {(SHIPPED_DIR/name).resolve(): name for name in ("", FAST)}
+        model = shipped.get(self.folder.resolve(), str(self.folder))
+        return _reopen, (type(self), model, *self._opened, self.max_batch_tokens)
 
 # %% ../nbs/00_tagger.ipynb #0031t-1
 def _reopen(cls, folder, engine, options, budget):

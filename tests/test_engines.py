@@ -16,7 +16,8 @@ from bert_ner import engines, windows as windows_module
 from bert_ner.core import GMB_TAGS, BertNerError, seed_everything
 from bert_ner.export import export_model
 from bert_ner.tagger import AsyncTagger, Tagger
-from bert_ner.engines import OpenVINOEngine, select_engine, pretrained_dir, cpu_has_bf16
+from bert_ner.checkpoint import pretrained_dir
+from bert_ner.engines import OpenVINOEngine, select_engine, cpu_has_bf16
 from bert_ner.windows import save_tokenizer_config, word_log_probs
 
 WORDS = [f"w{i}" for i in range(90)]

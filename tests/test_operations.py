@@ -27,7 +27,7 @@ from tritonclient.utils import InferenceServerException
 
 from bert_ner.core import ROOT, BertNerError, read_json
 from bert_ner.tagger import Tagger
-from bert_ner.engines import pretrained_dir
+from bert_ner.checkpoint import pretrained_dir
 from bert_ner.synthetic import generate_corpus
 from bert_ner.triton.server import ADMIN_HEADER, TritonServer, infer_request, post_json, server_ready
 from bert_ner.triton.client import AsyncTritonTagger, TritonTagger, ServerUnavailable

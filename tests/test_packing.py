@@ -129,6 +129,30 @@ def test_a_table_that_is_not_full_stays(taggers, monkeypatch):
     assert tagger._packer.table is table and len(table.known) == 16
 
 
+def test_equal_cells_of_a_table_are_scored_once(taggers):
+    tagger, rows = copy.deepcopy(taggers["bert"]), []
+    engine = tagger.engine
+    class Counting:
+        num_streams = 1
+        def logits(self, **given): rows.append(len(given["input_ids"])); return engine.logits(**given)
+    tagger.engine = Counting()
+    texts = ["Paris\tin\n" * 200, "Paris in", "in\tParis\tRome", "Rome\tRome", "", "\t"]
+    check(tagger, texts)                 # `check` asks the engine for every cell, too
+    rows.clear(); tagger.tag_batch(texts)
+    assert 0 < sum(rows) <= 10
+
+
+def test_scripts_with_spaces_keep_the_table(taggers):
+    "A letter beyond ASCII does not send a checkpoint's text word by word."
+    tagger = copy.deepcopy(taggers["roberta"])
+    tagger.window_tokenizer.split_unspaced = True
+    tagger._packer = TextPacker(tagger.window_tokenizer)
+    tagger._packer._split = None
+    assert tagger.tag_batch(["Angela fährt nach Zürich", "Ян в Туле"])[1].text == "Ян в Туле"
+    tagger._packer = TextPacker(tagger.window_tokenizer)
+    check(tagger, ["Angela fährt nach Zürich", "北京市 Zürich", "Zürich กรุงเทพ\tZürich"])
+
+
 def test_words_tagger_pickles(taggers):
     from bert_ner.tagger import WordTagger
     known = taggers["bert"]

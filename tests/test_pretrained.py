@@ -10,7 +10,7 @@ import pytest
 from bert_ner.core import file_hash, read_json
 from bert_ner.data import load_corpus, to_dataset, words_and_tags
 from bert_ner.tagger import Tagger
-from bert_ner.engines import pretrained_dir
+from bert_ner.checkpoint import pretrained_dir
 from bert_ner.metrics import entity_scores
 from bert_ner.synthetic import generate_corpus
 

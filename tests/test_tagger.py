@@ -20,7 +20,8 @@ import pytest
 
 from bert_ner import engines
 from bert_ner.core import ROOT, BertNerError
-from bert_ner.engines import ENGINES, select_engine, load_engine, pretrained_dir, runnable_engines
+from bert_ner.checkpoint import pretrained_dir
+from bert_ner.engines import ENGINES, select_engine, load_engine, runnable_engines
 from bert_ner.tagger import AsyncTagger, Tagger
 from bert_ner.windows import load_tokenizer_config, model_info, save_tokenizer_config
 
