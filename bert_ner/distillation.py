@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Probabilities', 'assign_folds', 'cross_fit', 'mix_probabilities', 'fit_mix_weights', 'tag_probabilities', 'score_mix',
-           'with_soft_tags', 'save_probabilities', 'load_probabilities']
+           'with_soft_tags', 'save_probabilities', 'load_probabilities', 'learn_from_teacher']
 
 # %% ../nbs/03d_distillation.ipynb #0003
 import hashlib
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from .core import *
 from .spans import *
+from .checkpoint import model_files
 from .windows import word_log_probs
 from .metrics import entity_scores
 import numpy as np
@@ -140,3 +141,25 @@ def load_probabilities(
     except (OSError, ValueError, KeyError) as e: raise BertNerError(f"{file} is missing or broken: make it again") from e
     if words != _fingerprint(part): raise BertNerError(f"{file} is of other sentences: make it again")
     return np.split(flat.astype(np.float32), np.cumsum([len(w) for w in part["words"]])[:-1])
+
+# %% ../nbs/03d_distillation.ipynb #6a1b2c3d
+def learn_from_teacher(
+    part,          # the training split
+    tagger,        # the teacher: WordTagger of a model that `Tagger.from_pretrained` opened
+    share: float,  # of the teacher in the label, see `with_soft_tags`
+    folder: Path,  # keeps what it says, for the next run
+):                 # `part` with a column soft_tags
+    "Add what a trained model says of every word. Raises `BertNerError` if its tags are not those of the split."
+    tags = part.features["tags"].feature.names
+    if sorted(tagger.tags) != sorted(tags):
+        other = sorted({*tagger.tags} ^ {*tags})[0]
+        raise BertNerError(f"the teacher {tagger.folder} and the corpus have other tags (as {other}): take one trained on these")
+    files = {n: file_hash(f) for n, f in model_files(tagger.folder).items() if f.suffix in (".onnx", ".safetensors", ".json")}
+    digest = hashlib.sha256("\n".join(f"{n} {h}" for n, h in sorted(files.items())).encode()).hexdigest()
+    file = Path(folder)/f"teacher-{digest[:16]}.npz"
+    try: found = load_probabilities(file, part)
+    except BertNerError:
+        order = [tagger.tags.index(t) for t in tags]
+        save_probabilities(file, part, [p[:, order] for p in tag_probabilities(tagger, list(part["words"]))])
+        found = load_probabilities(file, part)
+    return with_soft_tags(part, found, share)

@@ -11,7 +11,7 @@ __all__ = ['SCHEMES', 'tags_to_spans', 'spans_to_tags', 'detect_scheme', 'parse_
 # %% ../nbs/00b_spans.ipynb #0003
 import re, unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from .core import *
@@ -300,7 +300,7 @@ class Entity:
     score: float  # mean probability of its words' tags, 0 to 1
     def to_dict(self) -> dict[str, Any]:  # JSON-ready
         "The entity as a dict."
-        return asdict(self)
+        return dict(start=self.start, end=self.end, label=self.label, text=self.text, score=self.score)
 
 # %% ../nbs/00b_spans.ipynb #0034
 def trim_invisible(

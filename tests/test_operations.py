@@ -205,7 +205,7 @@ def slow_server(mini_tagger_folder, tmp_path_factory):
     "Each batch costs a product of two large matrices, whatever is in it."
     model = onnx.load(mini_tagger_folder/"model.onnx")
     model.graph.node[0].output[0] = "known"
-    side = np.full((1500, 1500), 1e-9, dtype=np.float32)
+    side = np.full((3500, 3500), 1e-9, dtype=np.float32)
     model.graph.initializer.extend(
         [onnx.numpy_helper.from_array(side, "side"), onnx.numpy_helper.from_array(np.zeros((), np.float32), "zero")]
     )
@@ -238,7 +238,7 @@ def test_a_full_queue(slow_server, mini_tagger_folder):
             for _ in range(8):
                 more = [asyncio.create_task(client.tag(TEXT)) for _ in range(1500)]
                 # the queue is full
-                while not any(t.done() and t.exception() for t in more): await asyncio.sleep(.01)
+                while not any(t.done() and t.exception() for t in more) and not all(t.done() for t in more): await asyncio.sleep(.01)
                 asked += more
                 request = slow_server.urls["http"], "/v2/models/bert_ner/infer", infer_request([TEXT]), {}, 30
                 probes = await asyncio.gather(*(asyncio.to_thread(post_json, *request) for _ in range(8)))

@@ -249,7 +249,7 @@ class TritonTagger:
         protocol: str = "grpc",  # "grpc" or "http"
         timeout: float = 60,     # seconds per request; more for a text above 65,536 characters
         max_batch_size: int = MAX_TEXTS,        # texts per request
-        concurrency: int = 2,    # concurrent requests
+        concurrency: int = 4,    # concurrent requests
         retries: int = 4,        # of a request, if the server is down, full or loading its model
         threshold: float = 0.,   # minimum score of an entity
         labels: str | Iterable[str] | None = (),  # labels to return, as a list or a comma-separated string; none: all
