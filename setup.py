@@ -62,7 +62,7 @@ setuptools.setup(
     long_description=(here/"README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=setuptools.find_packages(include=[lib, lib + ".*"]),
-    package_data={lib: ["pretrained/*", "pretrained/onnx/*", "page/*", "templates/*", "py.typed"]},
+    package_data={lib: ["pretrained*/*", "pretrained*/onnx/*", "page/*", "templates/*", "py.typed"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

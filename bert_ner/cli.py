@@ -343,24 +343,28 @@ def push(
     print(f"wrote {folder}" if dry_run else f"uploaded: {hub.upload(folder, name, private)}")
 
 @app.command(cls=Verb)
-def publish():
+def publish(
+    fast: Annotated[bool, typer.Option("--fast", help="As bert_ner/pretrained-fast, the model named fast.")] = False,
+):
     """Package the int8 model of the real corpus and its model card as bert_ner/pretrained.
 
-    Last step of `make pretrained`; needs the project's folder."""
+    Last step of `make pretrained` and `make pretrained-fast`; needs the project's folder."""
     load_params()
     from bert_ner.data import load_splits, to_dataset, words_and_tags
+    from bert_ner.checkpoint import FAST, SHIPPED_DIRS
     from bert_ner.hub import hub_files, package_model, training_facts
     from bert_ner.synthetic import generate_corpus
     gmb = load_splits("gmb")
     test, sample = (words_and_tags(ds["test"]) for ds in (gmb, to_dataset(list(generate_corpus()))))
-    files = hub_files(*(artifact_path("models", n, "gmb") for n in ("bert", "onnx")), weights=False)
+    files = hub_files(artifact_path("models", "bert", "gmb"), artifact_path("models", "onnx", "gmb"), weights=False)
     splits = {
         "GMB test split": test,
         "GMB test split, first 500 sentences": tuple(x[:500] for x in test),
         "sample corpus test split": sample,
     }
     altered = words_and_tags(gmb["validation"])
-    made = package_model(files, LIBRARY_DIR/"pretrained", splits, training_facts("gmb"), altered)
+    name = FAST if fast else ""
+    made = package_model(files, SHIPPED_DIRS[name], splits, dict(training_facts("gmb"), shipped_as=name), altered)
     print(json.dumps(dict(made["figures"], **made["about"]["robustness"]), indent=2))
 
 # %% ../nbs/09_cli.ipynb #0019

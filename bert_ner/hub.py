@@ -61,6 +61,8 @@ def training_facts(
         base_model=base if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", base) else None,
         case_feature=made["parameters"]["case_feature"],
         word_memory=made["parameters"].get("word_memory", False),
+        layers=made["parameters"].get("num_hidden_layers", 0),
+        teacher=made["parameters"].get("teacher_name_or_path", ""),
         ceiling=made["duplicate_agreement"]["f1"],
     )
 
@@ -92,7 +94,8 @@ def model_card(
     from bert_ner import __version__
     base = facts["base_model"]
     license = BASE_LICENSES.get(base)
-    title = f"{(base or 'an encoder').rpartition('/')[2]} for named entity recognition" + ("" if name else ", int8")
+    layers = f", {facts['layers']} layers," if facts.get("layers") else ""
+    title = f"{(base or 'an encoder').rpartition('/')[2]}{layers} for named entity recognition" + ("" if name else ", int8")
     data = ModelCardData(
         language="en" if facts["corpus"] in ("gmb", "sample") else None,
         license=license,

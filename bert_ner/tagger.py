@@ -378,7 +378,7 @@ class Tagger(WordTagger):
                 "that `Tagger.from_pretrained` opened"
             )
         # elsewhere the library is in another folder
-        shipped = {(SHIPPED_DIR/name).resolve(): name for name in ("", FAST)}
+        shipped = {folder.resolve(): name for name, folder in SHIPPED_DIRS.items()}
         model = shipped.get(self.folder.resolve(), str(self.folder))
         return _reopen, (type(self), model, *self._opened, self.max_batch_tokens)
 

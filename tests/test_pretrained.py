@@ -1,13 +1,14 @@
-"The model that ships with the library: whole, as its card says, and usable where nothing was trained."
+"The models that ship with the library: whole, as their cards say, and usable where nothing was trained."
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bert_ner.core import file_hash, read_json
+from bert_ner.core import BertNerError, file_hash, read_json
 from bert_ner.data import load_corpus, to_dataset, words_and_tags
 from bert_ner.tagger import Tagger
 from bert_ner.checkpoint import pretrained_dir
@@ -17,16 +18,20 @@ from bert_ner.synthetic import generate_corpus
 TEXT = "Angela Merkel met officials in Paris on Monday."
 
 
-@pytest.fixture(scope="module")
-def card(): return read_json(pretrained_dir()/"card.json")
+@pytest.fixture(scope="module", params=["", "fast"], ids=["default", "fast"])
+def name(request): return request.param
 
 
 @pytest.fixture(scope="module")
-def tagger(): return Tagger.from_pretrained()
+def card(name): return read_json(pretrained_dir(name)/"card.json")
 
 
-def test_files_are_the_ones_on_the_card(card):
-    folder = pretrained_dir()
+@pytest.fixture(scope="module")
+def tagger(name): return Tagger.from_pretrained(name)
+
+
+def test_files_are_the_ones_on_the_card(name, card):
+    folder = pretrained_dir(name)
     assert (
         {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
         == {*card["sha256"], "card.json", "README.md"}
@@ -39,8 +44,8 @@ def test_files_are_the_ones_on_the_card(card):
     assert sum(p.stat().st_size for p in folder.rglob("*")) < 47e6
 
 
-def test_the_card_a_person_reads_has_the_measured_figures(card):
-    text = (pretrained_dir()/"README.md").read_text()
+def test_the_card_a_person_reads_has_the_measured_figures(name, card):
+    text = (pretrained_dir(name)/"README.md").read_text()
     assert len(card["figures"]) == 3
     for part, f in card["figures"].items():
         assert f"| {part} | {f['sentences']:,} | {f['micro_f1']:.4f} | {f['macro_f1']:.4f} |" in text
@@ -72,10 +77,22 @@ def test_it_finds_entities(tagger):
     assert all(TEXT[e.start:e.end] == e.text for e in tagger.tag(TEXT))
 
 
-def test_the_shell_uses_it_where_nothing_was_trained(tmp_path):
+def test_fast_is_another_model_and_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+    fast, default = (Tagger.from_pretrained(n, "onnx-int8") for n in ("fast", None))
+    assert fast.folder != default.folder and fast.tags == default.tags
+    again = pickle.loads(pickle.dumps(fast))
+    assert again.folder == fast.folder and again.tag(TEXT) == fast.tag(TEXT)
+    assert str(fast.folder).encode() not in pickle.dumps(fast)         # elsewhere the library is in another folder
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"fast").mkdir()
+    with pytest.raises(BertNerError, match="fast"): Tagger.from_pretrained("fast")
+
+
+@pytest.mark.parametrize("model", [[], ["--model", "fast"]], ids=["default", "fast"])
+def test_the_shell_uses_it_where_nothing_was_trained(tmp_path, model):
     program = Path(sys.executable).parent/"bert-ner"
     out = subprocess.run(
-        [str(program), "infer", TEXT, "--json"],
+        [str(program), "infer", TEXT, "--json", *model],
         cwd=tmp_path,
         env={**os.environ, "BERT_NER_ROOT": str(tmp_path)},
         capture_output=True,
