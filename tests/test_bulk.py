@@ -219,6 +219,16 @@ def test_a_line_of_a_hundred_megabytes_is_passed_over(mini_tagger_folder, tmp_pa
     )
 
 
+@pytest.mark.parametrize("given, says", [
+    (dict(gpus_per_actor=1), "gpus-per-actor is for Ray"),
+    (dict(gpus_per_actor=1, num_actors=1, engine="onnx-int8"), "'onnx-int8' does not run on cuda: onnx, torch, tensorrt can"),
+])
+def test_a_gpu_is_not_reserved_for_work_of_the_processor(mini_tagger_folder, tmp_path, given, says):
+    (tmp_path/"a.txt").write_text("in Paris\n")
+    with pytest.raises(BertNerError, match=says): annotate(tmp_path/"a.txt", tmp_path/"out", model=mini_tagger_folder, **given)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     "A folder of three files, 1,200 rows, of which 12 are bad."

@@ -374,6 +374,13 @@ def test_a_gpu_that_onnx_runtime_cannot_use_is_no_silent_fallback(mini_tagger_fo
     with pytest.raises(BertNerError, match="cannot use the GPU"):
         Tagger.from_pretrained(mini_tagger_folder, "onnx", device="cuda")
     assert len(Tagger.from_pretrained(mini_tagger_folder, "onnx", device="cpu").tag("in Paris")) == 1
+    assert Tagger.from_pretrained(mini_tagger_folder, "onnx").max_batch_tokens == 1024      # the processor's batches
+
+
+def test_an_engine_for_a_gpu_of_another_machine(mini_tagger_folder, monkeypatch):
+    monkeypatch.setattr(engines, "_has_cuda", lambda package: False)
+    assert select_engine(mini_tagger_folder, "cuda", here=False) == "onnx"
+    with pytest.raises(BertNerError, match="no CUDA for the model"): select_engine(pretrained_dir(), "cuda", here=False)
 
 
 def test_torch_on_a_device(monkeypatch):

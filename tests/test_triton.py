@@ -11,12 +11,12 @@ from tritonclient import grpc, http
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
-from bert_ner.core import ROOT, BertNerError
+from bert_ner.core import ROOT, BertNerError, read_json
 from bert_ner.tagger import Tagger
 from bert_ner.triton.model import MAX_CHARS, MAX_TEXTS
 from bert_ner.triton.client import REQUEST_CHARS, AsyncTritonTagger, TritonTagger
 from bert_ner.triton.server import STARTUP_LOCK_ERROR, TritonServer, serve, server_ready
-from bert_ner.triton.repository import is_signed, build_repository, ner_config, list_models, list_versions, rollback
+from bert_ner.triton.repository import WARMUP_LENGTHS, is_signed, build_repository, ner_config, list_models, list_versions, rollback
 from bert_ner.triton.environment import find_free_ports
 
 from processes import group, named, processes
@@ -238,6 +238,20 @@ def test_a_book_holds_nobody_up(server, mini_tagger_folder):
 def test_a_long_text_by_the_client(client, mini_tagger_folder):
     text = "in Paris " * 15_000
     assert len(text) > REQUEST_CHARS and client.tag(text) == Tagger.from_pretrained(mini_tagger_folder).tag(text)
+
+
+def test_the_encoder_is_warm_before_it_is_ready(mini_tagger_folder, tmp_path):
+    "One batch of each warm-up length that the model can read."
+    repository = build_repository(tmp_path/"models", "python", mini_tagger_folder)
+    program = next(repository.glob("bert_ner_encoder/*/model.py"))
+    answer = "    def answer(self, request):\n"
+    say = "        print('warm:', pb.get_input_tensor_by_name(request, 'input_ids').as_numpy().shape, flush=True)\n"
+    assert answer in (text := program.read_text())
+    program.write_text(text.replace(answer, answer + say))
+    with TritonServer(repository, log=tmp_path/"log"): pass
+    shapes = [l for l in (tmp_path/"log").read_text().splitlines() if "warm:" in l]
+    longest = read_json(mini_tagger_folder/"tagger.json")["max_length"]
+    assert shapes == [f"warm: (1, {n})" for n in WARMUP_LENGTHS if n <= longest] and shapes
 
 
 # the container's layout

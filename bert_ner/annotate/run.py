@@ -35,9 +35,10 @@ def open_tagger(
     threads: int = 0,      # per stream
     num_streams: int = 1,  # batches at once
     labels: dict[str, str] | None = None,  # other names for the model's labels
+    device: str | None = None,  # "cpu" or "cuda"; None: CUDA where the engine finds it
 ) -> Tagger:
     "The tagger of `model`, from a folder or from its files' contents."
-    options: dict[str, Any] = dict(labels=labels)
+    options: dict[str, Any] = dict(labels=labels, device=device)
     if engine.startswith(("onnx", "openvino")): options |= dict(threads=threads, num_streams=num_streams)
     if not isinstance(model, dict): return Tagger.from_pretrained(model, engine, **options)
     with tempfile.TemporaryDirectory() as folder:
@@ -373,14 +374,20 @@ def annotate(
     existing_run(f"{target}.run" if single else folder, file)
     _check_apart(source, files, target, folder)
     if num_actors is not None or ray_address: require_ray(ray_address)
-    engine = select_engine(model) if engine == "auto" else engine
+    if gpus_per_actor and num_actors is None and not ray_address:
+        raise BertNerError("--gpus-per-actor is for Ray: add --num-actors or --ray-address, or leave it out")
+    device = "cuda" if gpus_per_actor else None
+    engine = select_engine(model, device, here=not device) if engine == "auto" else engine
+    check_device(engine, device)
     columns, run = _check_files(files, config, single), run_fingerprint(
         files, config, model, engine, labels
     )
     done = start_or_resume(folder, run, files, overwrite, file)
     totals, stood = (manifest(folder) or {})["done"], bool(single) and path_exists(target)
     if not totals or (not stood if single else len(done) < totals["shards"]):
-        job = dict(folder=folder, config=config, columns=columns, model=model, engine=engine, labels=labels)
+        job = dict(
+            folder=folder, config=config, columns=columns, model=model, engine=engine, labels=labels, device=device
+        )
         if num_actors is None and ray_address is None:
             new = annotate_local(files, config, frozenset(done), job | dict(num_streams=available_cpus()))
         else:

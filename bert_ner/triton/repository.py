@@ -123,7 +123,7 @@ def encoder_config(
         for n in WARMUP_LENGTHS
         if n <= longest
     }
-    warm = ", ".join(f'{{ name: "{n} tokens" inputs [ {z} ] }}' for n, z in zeros.items())
+    warm = ", ".join(f'{{ name: "{n} tokens" batch_size: 1 inputs [ {z} ] }}' for n, z in zeros.items())
     return sign_config(
         "\n".join(
             [
