@@ -48,7 +48,8 @@ class WordMemory(torch.nn.Module):
 
     def rows(self, input_ids: torch.Tensor) -> torch.Tensor:   # int32 [batch, tokens, n-grams]
         "The rows of the table that each token reads."
-        around, n = self.hashes[torch.nn.functional.pad(input_ids, (2, 2), value=self.pad)], len(NGRAMS)
+        edge, n = torch.full_like(input_ids[:, :1], self.pad), len(NGRAMS)
+        around = self.hashes[torch.cat([edge, edge, input_ids, edge, edge], 1)]
         first, *others = (around[:, k:k - 4 or None, k * n:(k + 1) * n] for k in range(5))
         row = sum(others, first)
         for _ in range(2): row = row - ROWS * (row >= ROWS).to(row.dtype)        # the remainder: at most three are not 0
