@@ -154,7 +154,8 @@ def learn_from_teacher(
     if sorted(tagger.tags) != sorted(tags):
         other = sorted({*tagger.tags} ^ {*tags})[0]
         raise BertNerError(f"the teacher {tagger.folder} and the corpus have other tags (as {other}): take one trained on these")
-    files = {n: file_hash(f) for n, f in model_files(tagger.folder).items() if f.suffix in (".onnx", ".safetensors", ".json")}
+    read = ("config.json", "tagger.json", "tokenizer.json")
+    files = {n: file_hash(f) for n, f in model_files(tagger.folder).items() if n in read or f.suffix in (".onnx", ".safetensors")}
     digest = hashlib.sha256("\n".join(f"{n} {h}" for n, h in sorted(files.items())).encode()).hexdigest()
     file = Path(folder)/f"teacher-{digest[:16]}.npz"
     try: found = load_probabilities(file, part)
@@ -176,7 +177,7 @@ def compare_depths(
     rivals: dict[str, Callable] | None = None,  # name -> a function of a list of texts: to compare the speed with
     sentences: int = 1500,        # of the validation split, for the speed
     **recipe: Any,                # of `fine_tune`, on top of that of the fast model
-) -> dict[str, Any]:              # models: of the teacher and of each depth micro_f1, macro_f1, minutes, rate; rivals: rates
+) -> dict[str, Any]:              # models: of the teacher and each depth micro_f1, macro_f1, rate, minutes, curve; rivals: rates
     "F1 (validation, strict IOB2) and speed of the lowest `layers` of an encoder as students, int8, and of their teacher."
     from bert_ner.bert import fine_tune, resolve_checkpoint
     from bert_ner.data import words_and_tags
@@ -191,28 +192,29 @@ def compare_depths(
         seed=SEED, learning_rate=5e-4, num_train_epochs=5, per_device_train_batch_size=96, weight_decay=.01, warmup_steps=.1
     )
     settings = ours | theirs | dict(logging_steps=.02, disable_tqdm=True) | recipe
-    taggers, minutes = {"teacher": Tagger.from_pretrained(resolve_checkpoint(teacher_name_or_path))}, {}
+    taggers, runs = {"teacher": Tagger.from_pretrained(resolve_checkpoint(teacher_name_or_path))}, {}
     taught = {**ds, "train": learn_from_teacher(ds["train"], taggers["teacher"], share, folder)}
     words, gold = words_and_tags(ds["validation"])
     for n in layers:
         trained, exported = (Path(folder)/f"layers-{n}{kind}" for kind in ("", "-onnx"))
-        minutes[str(n)] = fine_tune(taught, trained, model_name_or_path, num_hidden_layers=n, **settings)["minutes"]
+        runs[str(n)] = fine_tune(taught, trained, model_name_or_path, num_hidden_layers=n, **settings)
         if not (exported/"tagger.json").exists():
             export_model(trained, exported, words[:500], gold[:500], list(ds["train"]["words"][:64]), max_f1_drop=.01)
         taggers[str(n)] = Tagger.from_pretrained(exported)
     models = {}
     for name, tagger in taggers.items():
         scores = entity_scores(gold, [t.tags for t in tagger.tag_tokenized(words)])
-        models[name] = dict(
-            micro_f1=scores["micro"]["f1"], macro_f1=scores["macro"]["f1"], minutes=minutes.get(name), engine=tagger.engine.name
-        )
+        models[name] = dict(micro_f1=scores["micro"]["f1"], macro_f1=scores["macro"]["f1"], engine=tagger.engine.name)
+        if name in runs:
+            curve = [(round(e["epoch"], 2), round(e["eval_f1"], 5)) for e in runs[name]["log"] if "eval_f1" in e]
+            models[name] |= dict(minutes=runs[name]["minutes"], curve=curve)
     texts = [detokenize(w)[0] for w in words[:sentences]]
     rates = sentences_per_second({**{n: t.tag_batch for n, t in taggers.items()}, **(rivals or {})}, texts)
-    for name, row in models.items(): row["sentences_per_s"] = rates.pop(name)
+    for name, row in models.items(): row["sentences_per_s"] = round(rates.pop(name), 1)
     about = dict(
         split="validation", mode="strict", scheme="IOB2", model=model_name_or_path, teacher=teacher_name_or_path, share=share,
         settings=settings, hardware=hardware_info(),
     )
-    out = dict(about=about, models=models, rivals=rates)
+    out = dict(about=about, models=models, rivals={n: round(r, 1) for n, r in rates.items()})
     write_json(Path(file), out)
     return out

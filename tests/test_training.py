@@ -85,3 +85,23 @@ def test_the_record_of_a_training(whole_run):
 
 
 def test_training_warns_of_nothing(whole_run): assert "Warning" not in whole_run[1], whole_run[1]
+
+
+def test_depths_are_compared_with_their_teacher(tmp_path):
+    "Two students of the model that ships, on a small corpus; a second call trains nothing."
+    from bert_ner.data import to_dataset
+    from bert_ner.distillation import compare_depths
+    from bert_ner.synthetic import generate_corpus
+    ds = to_dataset(list(generate_corpus(42, 160)))
+    given = dict(layers=(1, 2), max_train_samples=48, num_train_epochs=2, per_device_train_batch_size=16, sentences=20)
+    found = compare_depths(ds, tmp_path/"models", tmp_path/"depths.json", rivals=dict(nothing=list), **given)
+    assert found["models"].keys() == {"teacher", "1", "2"} and found["rivals"]["nothing"] > 0
+    assert all(0 <= r["micro_f1"] <= 1 and r["sentences_per_s"] > 0 for r in found["models"].values())
+    assert [epoch for epoch, _ in found["models"]["1"]["curve"]][-1] == 2
+    layers = {n: read_json(tmp_path/"models"/f"layers-{n}"/"config.json")["num_hidden_layers"] for n in (1, 2)}
+    assert layers == {1: 1, 2: 2}
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path/"models").rglob("*") if p.is_file()}
+    again = compare_depths(ds, tmp_path/"models", tmp_path/"depths.json", **given)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path/"models").rglob("*") if p.is_file()} == before
+    assert again["models"]["1"]["micro_f1"] == found["models"]["1"]["micro_f1"]
+    assert read_json(tmp_path/"depths.json")["about"]["split"] == "validation"

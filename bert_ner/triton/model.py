@@ -291,7 +291,9 @@ class RequestBatcher:
         return out
 
     def _respond(self, answers):
-        for j, found in answers: (self.respond.tags if j.words else self.respond.entities)(j, found)
+        for j, found in answers:
+            try: (self.respond.tags if j.words else self.respond.entities)(j, found)
+            except Exception as e: self.respond.failed(j.sender, e)
 
     def _tag(self, batch, tagger):
         texts, sentences = ([t for j in batch if not j.words for t in j.texts], [s for j in batch for s in j.sentences])
