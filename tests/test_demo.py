@@ -307,6 +307,7 @@ def test_engines_side_by_side(page):
         "OpenVINO, int8",
         "Bi-LSTM baseline",
         "Pretrained, int8",
+        "Pretrained, fast",
         "Triton server",
     ]
     page.get_by_label("Engine").select_option("ONNX Runtime")
