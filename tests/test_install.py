@@ -65,7 +65,7 @@ def contents(wheel):
 
 def test_the_index_takes_both(dist, wheel):
     made(sys.executable, "-m", "twine", "check", "--strict", *dist.glob("*.*"), cwd=dist)
-    made(Path(sys.executable).with_name("check-wheel-contents"), wheel, cwd=dist)
+    made(Path(sys.executable).with_name("check-wheel-contents"), "--config", ROOT/"pyproject.toml", wheel, cwd=dist)
 
 
 def test_the_sdist_builds_the_same_wheel(dist, wheel):
